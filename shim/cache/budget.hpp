@@ -1,0 +1,25 @@
+// What the cache floor needs to know of the pool: may I hold this many pages more? The member floor
+// answers from the ledger; tests answer from a number.
+#pragma once
+
+#include "policy/units.hpp"
+
+namespace kvcached::cache {
+
+class Budget {
+ public:
+  virtual ~Budget() = default;
+
+  // Charges `pages` to this process, all or nothing. Called before pages are created: the account
+  // may overstate what is held, never understate it. Thread-safe; takes no lock of the cache floor
+  // and makes no driver call.
+  virtual bool charge(Pages pages) noexcept = 0;
+
+  // Returns pages that the driver has released (or never created). Thread-safe.
+  virtual void uncharge(Pages pages) noexcept = 0;
+
+  // The pool's size as far as this process may ever use it: bounds the size of stripes.
+  virtual Pages limit() const noexcept = 0;
+};
+
+}  // namespace kvcached::cache
