@@ -1,0 +1,20 @@
+// Time as the policy sees it: injected, so that tests and simulations can run it at will.
+#pragma once
+
+#include <chrono>
+
+namespace kvcached {
+
+using Duration = std::chrono::nanoseconds;
+using Instant = std::chrono::time_point<std::chrono::steady_clock, Duration>;
+
+class Clock {
+ public:
+  virtual ~Clock() = default;
+  virtual Instant now() const noexcept = 0;
+};
+
+// The system's monotonic clock, the same for all processes of one boot.
+const Clock& steady_clock() noexcept;
+
+}  // namespace kvcached

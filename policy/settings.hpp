@@ -1,0 +1,68 @@
+// The settings: environment variables KVCACHED_*, the same as flags of `kvcached run`.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "policy/units.hpp"
+
+namespace kvcached {
+
+// A size as the user wrote it: an amount, or a share of the GPU's memory.
+struct Size {
+  Bytes bytes;
+  double share = 0;  // 0..1; counts when `is_share`
+  bool is_share = false;
+  Bytes of(Bytes total) const;
+};
+
+// An allocation that matches is elastic. Text form: "size>=256MiB" or "size>=256MiB,size<=2GiB".
+struct MatchRule {
+  Bytes at_least;
+  Bytes at_most = Bytes::max();
+};
+
+enum class LogLevel : std::uint8_t { quiet, warning, info, debug };
+
+struct Settings {
+  bool disabled = false;             // KVCACHED_DISABLE
+  Size pool{Bytes{}, 0.9, true};     // KVCACHED_POOL
+  std::string name;                  // KVCACHED_NAME; empty: the program's name
+  Size min{};                        // KVCACHED_MIN
+  Size max{Bytes{}, 1.0, true};      // KVCACHED_MAX, of the pool
+  std::uint32_t weight = 100;        // KVCACHED_WEIGHT
+  std::optional<MatchRule> match;    // KVCACHED_MATCH; none: only tags count
+  Bytes stripe{};                    // KVCACHED_STRIPE: largest extent per segment; 0: automatic
+  std::optional<Bytes> warm;         // KVCACHED_WARM: most bytes kept backed without a live block
+  std::string directory;             // KVCACHED_DIR
+  std::string log_file;              // KVCACHED_LOG_FILE; empty: standard error
+  LogLevel log = LogLevel::warning;  // KVCACHED_LOG
+  bool adapters = true;              // KVCACHED_ADAPTERS
+};
+
+// One setting as `kvcached help settings` lists it and `kvcached run` offers it.
+struct SettingInfo {
+  std::string_view variable;  // "KVCACHED_POOL"
+  std::string_view flag;      // "--pool"
+  std::string_view value;     // "SIZE|PERCENT"
+  std::string_view standard;  // the default, as text
+  std::string_view meaning;   // one line
+};
+std::span<const SettingInfo> setting_infos();
+
+// Reads all settings through `get` (null: not set). A bad value leaves its default and adds one
+// complaint: "KVCACHED_POOL=banana: not a size; write e.g. 8GiB or 40%". Contradictions (minimum
+// above maximum) likewise.
+Settings read_settings(const std::function<const char*(const char*)>& get,
+                       std::vector<std::string>& complaints);
+
+// Parsers behind it, for flags and tests. None on bad input.
+std::optional<Size> parse_size(std::string_view text);
+std::optional<MatchRule> parse_match(std::string_view text);
+
+}  // namespace kvcached
