@@ -1,0 +1,50 @@
+#include "shim/member/member.hpp"
+
+#include <algorithm>
+#include <cerrno>  // program_invocation_short_name
+
+#include "shim/log.hpp"
+
+namespace kvcached::member {
+
+std::string_view program_name() noexcept {
+  return program_invocation_short_name != nullptr ? program_invocation_short_name : "unknown";
+}
+
+std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::GpuUuid& gpu,
+                                     Bytes gpu_total, const Clock& clock) noexcept {
+  try {
+    const Pages pool = pages_down(settings.pool.of(gpu_total));
+    ledger::OpenRequest request{settings.directory, gpu, pool};
+    ledger::Refusal refusal{};
+    std::string complaint;
+    std::unique_ptr<ledger::Ledger> ledger =
+        ledger::Ledger::open(request, clock, refusal, complaint);
+    if (!ledger) {
+      warn("{}; memory stays plain", complaint);
+      return nullptr;
+    }
+    if (ledger->pool() != pool)
+      inform("the pool was made with {} MiB; this process's setting of {} MiB does not count",
+             bytes_of(ledger->pool()).value >> 20, bytes_of(pool).value >> 20);
+    const Bytes pool_bytes = bytes_of(ledger->pool());
+    ledger::TenantLimits limits;
+    limits.min = pages_up(settings.min.of(pool_bytes));
+    limits.max = std::max(pages_down(settings.max.of(pool_bytes)), limits.min);
+    limits.weight = settings.weight;
+    const std::string_view tenant = settings.name.empty() ? program_name() : settings.name;
+    if (!ledger->join({tenant, limits, program_name()}, complaint)) {
+      warn("{}; memory stays plain", complaint);
+      return nullptr;
+    }
+    if (!complaint.empty()) warn("{}", complaint);
+    return std::unique_ptr<Member>(new Member(std::move(ledger)));
+  } catch (...) {
+    warn("no memory to join the pool; memory stays plain");
+    return nullptr;
+  }
+}
+
+Pages Member::limit() const noexcept { return std::min(ledger_->pool(), ledger_->limits().max); }
+
+}  // namespace kvcached::member

@@ -1,0 +1,39 @@
+// This process in one GPU's pool: joins, charges, leaves. The cache floor sees it as its budget.
+#pragma once
+
+#include <memory>
+#include <string_view>
+
+#include "policy/ledger/ledger.hpp"
+#include "policy/settings.hpp"
+#include "shim/cache/budget.hpp"
+
+namespace kvcached::member {
+
+// Thread-safe. Charges are remembered by the ledger's slot, which is this process's alone.
+class Member final : public cache::Budget {
+ public:
+  // Joins the pool of the GPU. `gpu_total` turns shares of the settings into sizes. Null when the
+  // pool cannot be used: one line in the log says why, and memory stays plain.
+  static std::unique_ptr<Member> join(const Settings& settings, const ledger::GpuUuid& gpu,
+                                      Bytes gpu_total, const Clock& clock) noexcept;
+
+  bool charge(Pages pages) noexcept override { return ledger_->charge(pages); }
+  void uncharge(Pages pages) noexcept override { ledger_->uncharge(pages); }
+  Pages limit() const noexcept override;
+
+  ledger::Ledger& ledger() noexcept { return *ledger_; }
+
+  // In a forked child: forgets the pool without touching the parent's membership.
+  void abandon() noexcept { ledger_->abandon(); }
+
+ private:
+  explicit Member(std::unique_ptr<ledger::Ledger> ledger) : ledger_(std::move(ledger)) {}
+
+  std::unique_ptr<ledger::Ledger> ledger_;
+};
+
+// The program's name as the tenant and `stat` show it: the last part of its path.
+std::string_view program_name() noexcept;
+
+}  // namespace kvcached::member
