@@ -1,0 +1,315 @@
+// Growth, release and aliasing through the public interface beside the raw driver calls that make
+// the same mappings, alternating in one run. Run it with the library preloaded:
+//
+//   LD_PRELOAD=build/libkvcached.so build/bench/growth [--rounds N] [--json FILE]
+//
+// Prints medians and their ratio. Exit 1 when something failed; speed never decides the exit code.
+#include <cuda.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "shim/include/kvcached.h"
+
+namespace {
+
+constexpr std::size_t kMiB = 1U << 20;
+
+void must(CUresult r, const char* what) {
+  if (r == CUDA_SUCCESS) return;
+  const char* name = nullptr;
+  cuGetErrorName(r, &name);
+  throw std::runtime_error(std::string(what) + ": " + (name != nullptr ? name : "?"));
+}
+void must(int r, const char* what) {
+  if (r != KVCACHED_OK) throw std::runtime_error(std::string(what) + ": " + std::to_string(r));
+}
+#define MUST(call) must((call), #call)
+
+double milliseconds(std::chrono::steady_clock::time_point since) {
+  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - since)
+      .count();
+}
+template <class F>
+double timed(F work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return milliseconds(start);
+}
+
+struct Series {
+  std::vector<double> raw, ours;
+};
+double quantile(std::vector<double> v, double q) {
+  std::sort(v.begin(), v.end());
+  return v[static_cast<std::size_t>(q * static_cast<double>(v.size() - 1) + 0.5)];
+}
+
+CUmemAllocationProp prop_of(CUdevice device) {
+  CUmemAllocationProp p{};
+  p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  p.location.id = device;
+  return p;
+}
+CUmemAccessDesc access_of(CUdevice device) {
+  CUmemAccessDesc a{};
+  a.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  a.location.id = device;
+  a.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+  return a;
+}
+
+// The mappings of a cache made by hand: segments of addresses over one scratch extent.
+class Raw {
+ public:
+  Raw(CUdevice device, std::size_t segments, std::size_t extent, std::size_t per_segment)
+      : prop_(prop_of(device)), access_(access_of(device)), extent_(extent) {
+    MUST(cuMemCreate(&scratch_, extent, &prop_, 0));
+    for (std::size_t s = 0; s < segments; ++s) {
+      CUdeviceptr at = 0;
+      MUST(cuMemAddressReserve(&at, per_segment, 0, 0, 0));
+      bases_.push_back(at);
+    }
+    size_ = per_segment;
+  }
+  ~Raw() {
+    for (const CUdeviceptr base : bases_) cuMemAddressFree(base, size_);
+    cuMemRelease(scratch_);
+  }
+  Raw(const Raw&) = delete;
+  Raw& operator=(const Raw&) = delete;
+
+  void alias() {
+    for (const CUdeviceptr base : bases_)
+      for (std::size_t at = 0; at < size_; at += extent_) map(base + at, scratch_);
+  }
+  void unalias() {
+    for (const CUdeviceptr base : bases_)
+      for (std::size_t at = 0; at < size_; at += extent_) MUST(cuMemUnmap(base + at, extent_));
+  }
+  // One extent in each segment at `offset`: create all, then replace the aliases.
+  void grow(std::size_t offset) {
+    handles_.assign(bases_.size(), 0);
+    for (auto& h : handles_) MUST(cuMemCreate(&h, extent_, &prop_, 0));
+    for (std::size_t s = 0; s < bases_.size(); ++s) {
+      MUST(cuMemUnmap(bases_[s] + offset, extent_));
+      map(bases_[s] + offset, handles_[s]);
+    }
+  }
+  void shrink(std::size_t offset) {
+    for (std::size_t s = 0; s < bases_.size(); ++s) {
+      MUST(cuMemUnmap(bases_[s] + offset, extent_));
+      map(bases_[s] + offset, scratch_);
+      MUST(cuMemRelease(handles_[s]));
+    }
+  }
+
+ private:
+  void map(CUdeviceptr at, CUmemGenericAllocationHandle handle) {
+    MUST(cuMemMap(at, extent_, 0, handle, 0));
+    MUST(cuMemSetAccess(at, extent_, &access_, 1));
+  }
+
+  CUmemAllocationProp prop_;
+  CUmemAccessDesc access_;
+  std::size_t extent_, size_ = 0;
+  CUmemGenericAllocationHandle scratch_ = 0;
+  std::vector<CUdeviceptr> bases_;
+  std::vector<CUmemGenericAllocationHandle> handles_;
+};
+
+constexpr std::uint64_t kBlock = 64 << 10;
+
+// The same mappings through the interface. Extents of one size only: pinning the small first
+// stripes leaves those of the full size.
+class Ours {
+ public:
+  Ours(std::size_t segments, std::size_t extent, std::size_t per_segment) {
+    for (std::size_t s = 0; s < segments; ++s) {
+      MUST(kvcached_tag_push("kv"));
+      CUdeviceptr p = 0;
+      MUST(cuMemAlloc(&p, per_segment));
+      MUST(kvcached_tag_pop());
+      segments_.push_back({p, kBlock, kBlock});
+    }
+    geometry_.struct_size = sizeof geometry_;
+    geometry_.segments = segments_.data();
+    geometry_.segment_count = segments_.size();
+    geometry_.blocks = per_segment / kBlock;
+    geometry_.stripe_bytes = extent;
+  }
+  ~Ours() {
+    if (cache_ != nullptr) kvcached_cache_destroy(cache_);
+    for (const auto& s : segments_) cuMemFree(s.base);
+  }
+  Ours(const Ours&) = delete;
+  Ours& operator=(const Ours&) = delete;
+
+  void claim() { MUST(kvcached_cache_create(&geometry_, &cache_)); }
+  void destroy() {
+    MUST(kvcached_cache_destroy(cache_));
+    cache_ = nullptr;
+  }
+  // Takes the stripes up to the first one of full size, for good.
+  void take_small_stripes(std::uint64_t full_blocks) {
+    std::size_t n = 0;
+    MUST(kvcached_cache_stripes(cache_, nullptr, &n));
+    std::vector<kvcached_range> stripes(n);
+    MUST(kvcached_cache_stripes(cache_, stripes.data(), &n));
+    std::uint64_t small = 0;
+    for (const auto& s : stripes) {
+      if (s.count >= full_blocks) break;
+      small += s.count;
+    }
+    if (small != 0) acquire(small);
+  }
+  std::vector<kvcached_range> acquire(std::uint64_t blocks) {
+    std::vector<kvcached_range> ranges(4096);
+    std::size_t n = ranges.size();
+    MUST(kvcached_cache_acquire(cache_, blocks, KVCACHED_WHOLE_STRIPES, 10'000, ranges.data(), &n));
+    ranges.resize(n);
+    return ranges;
+  }
+  void release(const std::vector<kvcached_range>& ranges) {
+    MUST(kvcached_cache_release(cache_, ranges.data(), ranges.size()));
+  }
+  std::uint64_t backed() const {
+    kvcached_cache_info info{};
+    info.struct_size = sizeof info;
+    MUST(kvcached_cache_describe(cache_, &info));
+    return info.backed_bytes;
+  }
+
+ private:
+  std::vector<kvcached_segment> segments_;
+  kvcached_geometry geometry_{};
+  kvcached_cache* cache_ = nullptr;
+};
+
+void pause_ms(long ms) {
+  const timespec ts = {ms / 1000, ms % 1000 * 1'000'000};
+  nanosleep(&ts, nullptr);
+}
+
+// A stripe of `extent` bytes in each of `segments` segments, grown and released again.
+Series grow_series(CUdevice device, std::size_t segments, std::size_t extent, int rounds,
+                   Series& release) {
+  Series out;
+  const std::size_t per_segment = 8 * extent;
+  Raw raw(device, segments, extent, per_segment);
+  raw.alias();
+  Ours ours(segments, extent, per_segment);
+  ours.claim();
+  const std::uint64_t blocks = extent / kBlock;
+  ours.take_small_stripes(blocks);
+  const std::uint64_t base = ours.backed();
+  for (int i = 0; i < rounds; ++i) {
+    const std::size_t at = static_cast<std::size_t>(i % 8) * extent;
+    out.raw.push_back(timed([&] { raw.grow(at); }));
+    release.raw.push_back(timed([&] { raw.shrink(at); }));
+    std::vector<kvcached_range> taken;
+    out.ours.push_back(timed([&] { taken = ours.acquire(blocks); }));
+    release.ours.push_back(timed([&] {
+      ours.release(taken);
+      // Released means: gone from the process, not merely handed over.
+      while (ours.backed() > base) pause_ms(0);
+    }));
+  }
+  raw.unalias();
+  return out;
+}
+
+Series alias_series(CUdevice device, std::size_t bytes, std::size_t extent, int rounds) {
+  Series out;
+  for (int i = 0; i < rounds; ++i) {
+    {
+      Raw raw(device, 1, extent, bytes);
+      out.raw.push_back(timed([&] { raw.alias(); }));
+      raw.unalias();
+    }
+    Ours ours(1, extent, bytes);
+    out.ours.push_back(timed([&] { ours.claim(); }));
+  }
+  return out;
+}
+
+nlohmann::json report(const char* what, const Series& s) {
+  const double raw = quantile(s.raw, 0.5), ours = quantile(s.ours, 0.5);
+  std::printf("%-44s ratio %5.3f   raw %8.3f ms   ours %8.3f ms   (p99 %8.3f / %8.3f)\n", what,
+              ours / raw, raw, ours, quantile(s.raw, 0.99), quantile(s.ours, 0.99));
+  return {{"what", what},
+          {"ratio", ours / raw},
+          {"raw_ms", raw},
+          {"ours_ms", ours},
+          {"raw_p99_ms", quantile(s.raw, 0.99)},
+          {"ours_p99_ms", quantile(s.ours, 0.99)},
+          {"rounds", s.raw.size()}};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"growth, release and aliasing beside the raw driver calls"};
+  int rounds = 40;
+  std::size_t alias_gib = 64;
+  std::string json_file;
+  app.add_option("--rounds", rounds)->check(CLI::Range(1, 100'000));
+  app.add_option("--alias-gib", alias_gib)->check(CLI::Range(1, 1024));
+  app.add_option("--json", json_file, "append one line of results to this file");
+  CLI11_PARSE(app, argc, argv);
+  if (!KVCACHED_PRESENT()) {
+    std::fprintf(stderr, "growth: run it with the library preloaded\n");
+    return 1;
+  }
+  try {
+    MUST(cuInit(0));
+    CUdevice device = 0;
+    MUST(cuDeviceGet(&device, 0));
+    CUcontext context = nullptr;
+    MUST(cuDevicePrimaryCtxRetain(&context, device));
+    MUST(cuCtxSetCurrent(context));
+    char name[128] = {};
+    MUST(cuDeviceGetName(name, sizeof name, device));
+    int driver = 0;
+    MUST(cuDriverGetVersion(&driver));
+    const std::time_t now = std::time(nullptr);
+    char date[32] = {};
+    std::strftime(date, sizeof date, "%F", std::gmtime(&now));
+    std::printf("%s, CUDA driver %d.%d, %s\n", name, driver / 1000, driver % 1000 / 10, date);
+
+    nlohmann::json all{{"device", name}, {"cuda_driver", driver}, {"date", date}};
+    auto& results = all["results"] = nlohmann::json::array();
+    struct Shape {
+      std::size_t segments, mib;
+      const char *grow, *release;
+    };
+    for (const Shape shape :
+         {Shape{64, 2, "grow 64 segments x 2 MiB", "release 64 segments x 2 MiB"},
+          Shape{64, 8, "grow 64 segments x 8 MiB", "release 64 segments x 8 MiB"},
+          Shape{64, 32, "grow 64 segments x 32 MiB (2 GiB)",
+                "release 64 segments x 32 MiB (2 GiB)"},
+          Shape{16, 32, "grow 16 segments x 32 MiB", "release 16 segments x 32 MiB"}}) {
+      Series release;
+      const Series grow = grow_series(device, shape.segments, shape.mib * kMiB, rounds, release);
+      results.push_back(report(shape.grow, grow));
+      results.push_back(report(shape.release, release));
+    }
+    const std::string alias = "alias " + std::to_string(alias_gib) + " GiB at 32 MiB";
+    results.push_back(report(alias.c_str(), alias_series(device, alias_gib * 1024 * kMiB, 32 * kMiB,
+                                                         std::min(rounds, 10))));
+    if (!json_file.empty()) std::ofstream(json_file, std::ios::app) << all.dump() << '\n';
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "growth: %s\n", e.what());
+    return 1;
+  }
+  return 0;
+}
