@@ -1,0 +1,45 @@
+// Runs build/kvcached as a user would, and keeps what it says.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace kvcached::test {
+
+struct Outcome {
+  int status = -1;  // exit code; 128 + signal when a signal ended it
+  std::string out;
+  std::string err;
+};
+
+using Variables = std::map<std::string, std::string>;
+
+// The build folder that is under test.
+std::string build_directory();
+
+// Runs `program` with the arguments and with these variables added to the environment; an empty
+// value removes the variable.
+Outcome run_program(const std::string& program, const std::vector<std::string>& arguments,
+                    const Variables& variables = {});
+// The same for the command under test.
+Outcome kvcached(const std::vector<std::string>& arguments, const Variables& variables = {});
+
+// A folder of its own for each test, removed afterwards.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  const std::string& path() const { return path_; }
+  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+std::string read_file(const std::string& path);
+void write_file(const std::string& path, const std::string& text);
+
+}  // namespace kvcached::test
