@@ -1,0 +1,189 @@
+// A cache: segments that share one space of blocks, grown and released by stripes.
+//
+// The rule it keeps: allocatable implies backed. acquire() hands out only blocks whose pages are
+// mapped, and no page leaves before a fence over everything launched up to the release has passed.
+//
+//     scratch -> growing -> ready (warm while no block is live) -> draining -> releasing -> scratch
+//                                   ^--------- taken back ----------'
+//     lost: the driver failed in a way that left a piece unmapped; never allocatable again
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "policy/clock.hpp"
+#include "policy/units.hpp"
+#include "shim/cache/block_set.hpp"
+#include "shim/cache/buffer.hpp"
+#include "shim/cache/fences.hpp"
+#include "shim/cache/result.hpp"
+#include "shim/cache/stripe_index.hpp"
+#include "shim/cache/stripe_plan.hpp"
+#include "shim/cache/warm_policy.hpp"
+#include "shim/cache/worker.hpp"
+
+namespace kvcached::cache {
+
+struct CacheRequest {
+  std::span<const std::shared_ptr<Buffer>> buffers;  // each once; one device, one context, one pool
+  std::span<const Segment> segments;                 // `buffer` counts in `buffers`
+  std::uint64_t blocks = 0;
+  std::span<const BlockRange> pinned;  // backed at once, never handed out nor released
+  Bytes extent_bytes;                  // largest extent per segment; 0: chosen from the pool
+  Bytes warm_cap = Bytes::max();       // most bytes kept backed without a live block
+};
+
+struct CacheStats {
+  std::uint64_t blocks = 0;
+  std::uint64_t live = 0;   // pinned ones included
+  std::uint64_t ready = 0;  // backed and free
+  std::uint64_t lost_blocks = 0;
+  std::uint64_t stripes = 0;
+  Pages held;                      // charged for this cache's buffers; shared pages once
+  Pages used;                      // part of it that holds live blocks
+  Pages warm;                      // the rest
+  Pages want;                      // asked for and not there yet
+  std::uint64_t grows = 0;         // stripes backed
+  std::uint64_t releases = 0;      // stripes released
+  std::uint64_t short_grants = 0;  // times the pool or the GPU refused
+};
+
+struct Acquired {
+  Result result = Result::ok;  // shortage: fewer than asked, or more ranges than fit
+  std::uint64_t blocks = 0;
+  std::size_t ranges = 0;  // used of the caller's
+};
+
+// How long a caller waits for blocks.
+enum class Patience : std::uint8_t {
+  mapping,  // for the driver; a refusal ends the wait
+  pool,     // for the pool too, until the deadline
+};
+
+// Thread-safe. acquire, release, expect, available and trim never wait for the driver.
+class Cache final : public Worker {
+ public:
+  // Claims the buffers, waits for the work of their context, cuts them into stripes and backs the
+  // pinned blocks. Nothing stays claimed or backed on failure. invalid: geometry, or a buffer that
+  // somebody has claimed; not_now: a capture is open; shortage: no pages for the pinned blocks.
+  static Result create(const CacheRequest& request, Waker& waker, const Clock& clock,
+                       std::shared_ptr<Cache>& out) noexcept;
+  ~Cache() override;
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+
+  // Takes up to `blocks` free blocks that are backed, from the fullest stripes first. With
+  // `whole_stripes`, all free blocks of every stripe it takes from. What is missing is asked for: a
+  // later call finds it, unless the pool refuses.
+  Acquired acquire(std::uint64_t blocks, bool whole_stripes, std::span<BlockRange> out) noexcept;
+
+  // Returns blocks. invalid: a block that is not live, pinned or named twice; nothing was changed.
+  Result release(std::span<const BlockRange> ranges) noexcept;
+
+  // So many blocks more are kept free and backed, within the warm cap, until the next call.
+  void expect(std::uint64_t blocks) noexcept;
+  // Blocks that acquire would give now.
+  std::uint64_t available() const noexcept { return available_.load(std::memory_order_relaxed); }
+
+  // Waits until `blocks` are available, mapping stripes on this thread if no other does. shortage:
+  // the deadline passed, nothing is left to back, or (Patience::mapping) the pool refused.
+  Result wait_ready(std::uint64_t blocks, Instant deadline, Patience patience) noexcept;
+
+  // Lets all stripes without a live block go, through work(); forgets what was expected.
+  void trim() noexcept;
+
+  Work work() noexcept override;
+  void close() noexcept override;
+  bool finished() const noexcept override;
+  bool closed() const noexcept;
+
+  // Makes no driver call, but looks at every piece: not for hot paths.
+  CacheStats stats() const noexcept;
+  // The stripes in order of blocks; the same for the cache's life.
+  std::span<const BlockRange> stripes() const noexcept { return plan_.stripes(); }
+  driver::ContextId context() const noexcept { return buffers_.front()->context(); }
+
+ private:
+  enum class State : std::uint8_t { scratch, growing, ready, draining, releasing, lost };
+  struct Stripe {
+    State state = State::scratch;
+    std::uint64_t live = 0;     // pinned ones included
+    std::uint64_t pinned = 0;   // of the stripe's blocks
+    Fences::Ticket ticket = 0;  // draining: may go when it has passed
+  };
+  enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
+  class WorkLock;
+
+  Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const Clock& clock);
+  Result start(std::span<const BlockRange> pinned) noexcept;
+  Result claim_all(const std::shared_ptr<Cache>& self) noexcept;
+  Result repartition_all() noexcept;
+  Result pin(std::span<const BlockRange> pinned) noexcept;
+  void unclaim_all() noexcept;
+
+  // With mutex_ held.
+  std::uint64_t free_of(std::size_t stripe) const;
+  void place(std::size_t stripe);
+  void set_state(std::size_t stripe, State state);
+  void change_live(std::size_t stripe, std::uint64_t live);
+  std::uint64_t demand(Instant now) const;
+  bool undrain(std::uint64_t need);
+  bool has_surplus(Instant now) const;
+  bool pinned_overlaps(BlockRange range) const;
+  void mark_lost();
+  void lose();
+
+  // With work_mutex_ held, mutex_ not.
+  Growth grow_one(Instant now) noexcept;
+  Result back_stripe(std::size_t stripe) noexcept;
+  Result unback_stripe(std::size_t stripe) noexcept;
+  bool release_one(Instant now) noexcept;
+  bool drain_surplus(Instant now) noexcept;
+  bool sweep(Instant now) noexcept;
+  bool wind_up() noexcept;
+  void notify() noexcept;
+
+  const StripePlan plan_;
+  const std::vector<std::shared_ptr<Buffer>> buffers_;
+  Waker& waker_;
+  const Clock& clock_;
+
+  std::mutex work_mutex_;  // one worker at a time; taken before mutex_, or tried while holding it
+  Fences fences_;          // guarded by work_mutex_
+  Instant sweep_at_{};     // the same
+  Instant fence_at_{};     // the same
+
+  mutable std::mutex mutex_;  // guards all below; never held across a driver call
+  std::condition_variable progress_;
+  std::vector<Stripe> stripes_;
+  StripeIndex index_;
+  BlockSet live_;
+  std::vector<BlockRange> pinned_;
+  WarmPolicy warm_;
+  std::uint64_t live_blocks_ = 0;
+  std::uint64_t free_ready_ = 0;     // free blocks of ready stripes
+  std::uint64_t free_draining_ = 0;  // free blocks of draining stripes
+  std::uint64_t lost_blocks_ = 0;
+  std::uint64_t expected_ = 0;
+  std::uint64_t asked_ = 0;    // missing at the last acquire
+  Instant asked_until_{};      // when that lapses
+  std::uint64_t waiting_ = 0;  // blocks that callers of wait_ready wait for
+  Instant grow_at_{};          // no try to grow before: the pool or the driver refused
+  std::uint32_t failures_ = 0;
+  std::uint64_t refusals_ = 0;
+  bool refused_ = false;  // the last try to grow was
+  bool closed_ = false;
+  bool lost_ = false;
+  bool finished_ = false;
+  std::uint64_t grows_ = 0;
+  std::uint64_t releases_ = 0;
+  std::uint64_t short_grants_ = 0;
+  std::atomic<std::uint64_t> available_{0};
+};
+
+}  // namespace kvcached::cache

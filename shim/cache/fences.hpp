@@ -1,0 +1,43 @@
+// Fences of one context in the order they were taken. A fence covers all work launched before it,
+// so they pass in order, and one number says which have.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "shim/cache/result.hpp"
+#include "shim/driver/driver.hpp"
+
+namespace kvcached::cache {
+
+// Not thread-safe.
+class Fences {
+ public:
+  using Ticket = std::uint64_t;  // 0: none
+
+  Fences(driver::Driver& driver, driver::ContextId context) noexcept;
+  ~Fences();
+  Fences(const Fences&) = delete;
+  Fences& operator=(const Fences&) = delete;
+
+  // Takes a fence over all work launched so far. A driver without fences: waits for that work.
+  // not_now: a capture is open, or too many fences are open.
+  Result take(Ticket& out) noexcept;
+  // Asks the driver about the open ones. lost: the context is.
+  Result poll() noexcept;
+  bool passed(Ticket ticket) const noexcept { return ticket <= passed_; }
+  bool open() const noexcept { return !open_.empty(); }
+
+ private:
+  struct Open {
+    driver::Fence fence;
+    Ticket ticket;
+  };
+  driver::Driver& driver_;
+  const driver::ContextId context_;
+  std::vector<Open> open_;
+  Ticket last_ = 0;
+  Ticket passed_ = 0;
+};
+
+}  // namespace kvcached::cache

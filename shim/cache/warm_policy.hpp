@@ -1,0 +1,35 @@
+// How many free blocks a cache keeps backed: freed ones stay for a while, because load comes in
+// waves, and decay towards what is in use. Pure: time comes in with the samples.
+#pragma once
+
+#include "policy/clock.hpp"
+#include "policy/units.hpp"
+
+namespace kvcached::cache {
+
+// Not thread-safe.
+class WarmPolicy {
+ public:
+  // At most `cap` blocks stay warm. The surplus of the recent peak over the live blocks halves in
+  // every `half_life`.
+  explicit WarmPolicy(Blocks cap, Duration half_life = std::chrono::seconds(1)) noexcept;
+
+  // Says how many blocks are live now. Call before every release and from time to time.
+  void sample(Instant now, Blocks live) noexcept;
+
+  // Blocks to keep free and backed, when the caller expects to need `expected` soon.
+  Blocks keep(Blocks live, Blocks expected) const noexcept;
+  // Of those expected, as many as the cap allows: worth growing for.
+  Blocks capped(Blocks expected) const noexcept { return expected < cap_ ? expected : cap_; }
+
+  // Forgets the peak: nothing stays for old times' sake.
+  void forget() noexcept { peak_ = 0; }
+
+ private:
+  Blocks cap_;
+  Duration half_life_;
+  double peak_ = 0;
+  Instant last_{};
+};
+
+}  // namespace kvcached::cache
