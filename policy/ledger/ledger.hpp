@@ -83,9 +83,10 @@ struct TenantState {
 struct Snapshot {
   GpuUuid gpu{};
   Pages pool;
-  Pages charged;  // by the living
-  Pages limbo;    // of the dead, until the driver has freed it
-  Pages free;     // pool - charged - limbo
+  Pages charged;      // by the living
+  Pages limbo;        // of the dead, until the driver has freed it
+  Pages free;         // pool - charged - limbo
+  Pages unconfirmed;  // left limbo after 5 s, not seen free; the sum since the pool was made
   std::vector<TenantState> tenants;
   std::vector<MemberState> members;
 };

@@ -1,0 +1,199 @@
+#include "policy/ledger/books.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace kvcached::ledger {
+namespace {
+
+constexpr int kReadTries = 16;
+
+template <std::size_t N>
+using Packed = std::array<std::uint64_t, N / 8>;
+
+template <std::size_t N>
+Packed<N> pack(std::string_view text) noexcept {
+  std::array<char, N> bytes{};
+  text.copy(bytes.data(), N - 1);
+  Packed<N> words{};
+  std::memcpy(words.data(), bytes.data(), N);
+  return words;
+}
+
+template <std::size_t N>
+void set_text(layout::Text<N>& to, std::string_view text) noexcept {
+  const Packed<N> words = pack<N>(text);
+  for (std::size_t i = 0; i < words.size(); ++i) set(to.words[i], words[i]);
+}
+
+template <std::size_t N>
+Packed<N> copy(const layout::Text<N>& from) noexcept {
+  Packed<N> words{};
+  for (std::size_t i = 0; i < words.size(); ++i) {
+    words[i] = from.words[i].load(std::memory_order_acquire);
+  }
+  return words;
+}
+
+// Others' text goes to terminals and into JSON: only printable ASCII gets through.
+template <std::size_t WORDS>
+std::string unpack(const std::array<std::uint64_t, WORDS>& words) {
+  std::array<char, WORDS * 8> bytes{};
+  std::memcpy(bytes.data(), words.data(), bytes.size());
+  std::string text(bytes.begin(), std::find(bytes.begin(), bytes.end(), '\0'));
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text;
+}
+
+template <class T>
+T get(const std::atomic<T>& cell) noexcept {
+  return cell.load(std::memory_order_acquire);
+}
+
+struct Texts {
+  Packed<64> command;
+  Packed<32> adapter;
+  Packed<160> adapter_state;
+  Packed<64> model;
+};
+
+void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noexcept {
+  member.generation = get(slot.generation);
+  member.pid = get(slot.pid);
+  Figures& figures = member.figures;
+  figures.used = Pages(get(slot.used));
+  figures.warm = Pages(get(slot.warm));
+  figures.want = Pages(get(slot.want));
+  figures.reserved = Bytes(get(slot.reserved));
+  figures.short_grants = get(slot.short_grants);
+  figures.grows = get(slot.grows);
+  figures.releases = get(slot.releases);
+  texts.command = copy(slot.command);
+  texts.adapter = copy(slot.adapter);
+  texts.adapter_state = copy(slot.adapter_state);
+  texts.model = copy(slot.model);
+  ModelShape& model = member.model;
+  model.layers = get(slot.layers);
+  model.kv_heads = get(slot.kv_heads);
+  model.head_dim = get(slot.head_dim);
+  model.bytes_per_element = get(slot.bytes_per_element);
+  model.max_seq_len = get(slot.max_seq_len);
+  model.block_tokens = get(slot.block_tokens);
+  model.bytes_per_token = get(slot.bytes_per_token);
+}
+
+}  // namespace
+
+std::uint32_t slots_end(const layout::File& file) noexcept {
+  return std::min(get(file.header.slots_used), layout::kSlots);
+}
+
+layout::SlotState state_of(const layout::Slot& slot) noexcept {
+  const auto state = static_cast<layout::SlotState>(get(slot.state));
+  const bool known = state == layout::SlotState::live || state == layout::SlotState::limbo;
+  return known ? state : layout::SlotState::free;
+}
+
+Pages charge_of(const layout::Slot& slot, Pages pool) noexcept {
+  return std::min(Pages(get(slot.charged)), pool);
+}
+
+void read_books(const layout::File& file, Pages pool, const SlotSet& dead, Books& books) noexcept {
+  books.pool = pool;
+  books.charged = books.limbo = Pages{};
+  for (std::uint32_t i = 0; i < books.tenants_end; ++i) books.tenants[i] = TenantBook{};
+  books.tenants_end = 0;
+  const std::uint32_t end = slots_end(file);
+  for (std::uint32_t k = 0; k < end; ++k) {
+    const layout::Slot& slot = file.slots[k];
+    const layout::SlotState state = state_of(slot);
+    if (state == layout::SlotState::free) continue;
+    const bool living = state == layout::SlotState::live && !dead[k];
+    const Pages charged = charge_of(slot, pool);
+    (living ? books.charged : books.limbo) += charged;
+    const std::uint32_t name = get(slot.tenant);
+    if (name >= layout::kTenants) continue;
+    TenantBook& tenant = books.tenants[name];
+    (living ? tenant.charged : tenant.limbo) += charged;
+    tenant.living = tenant.living || living;
+    books.tenants_end = std::max(books.tenants_end, name + 1);
+  }
+  for (std::uint32_t i = 0; i < books.tenants_end; ++i) {
+    const TenantLimits limits = limits_of(file.tenants[i], pool);
+    books.tenants[i].min = limits.min;
+    books.tenants[i].max = limits.max;
+  }
+}
+
+TenantLimits limits_of(const layout::Tenant& tenant, Pages pool) noexcept {
+  TenantLimits limits;
+  limits.max = std::min(Pages(get(tenant.max_pages)), pool);
+  limits.min = std::min(Pages(get(tenant.min_pages)), limits.max);
+  limits.weight = std::max(get(tenant.weight), 1U);
+  return limits;
+}
+
+std::string name_of(const layout::Tenant& tenant) { return unpack(copy(tenant.name)); }
+
+bool is_named(const layout::Tenant& tenant, std::string_view name) noexcept {
+  return copy(tenant.name) == pack<48>(name);
+}
+
+void set_name(layout::Tenant& tenant, std::string_view name) noexcept {
+  set_text(tenant.name, name);
+}
+
+void read_texts(const layout::Slot& slot, MemberState& member) {
+  Texts texts{};
+  for (int i = 0; i < kReadTries; ++i) {
+    const std::uint32_t before = get(slot.sequence);
+    copy_slot(slot, member, texts);
+    if (before % 2 == 0 && slot.sequence.load(std::memory_order_relaxed) == before) break;
+  }
+  member.command = unpack(texts.command);
+  member.adapter = unpack(texts.adapter);
+  member.adapter_state = unpack(texts.adapter_state);
+  member.model.name = unpack(texts.model);
+}
+
+SlotChange::SlotChange(layout::Slot& slot) noexcept
+    : slot_(slot), odd_(slot.sequence.load(std::memory_order_relaxed) | 1U) {
+  slot_.sequence.store(odd_, std::memory_order_relaxed);
+}
+
+SlotChange::~SlotChange() { set(slot_.sequence, odd_ + 1); }
+
+void set_command(layout::Slot& slot, std::string_view text) noexcept {
+  set_text(slot.command, text);
+}
+
+void set_adapter(layout::Slot& slot, std::string_view name, std::string_view state) noexcept {
+  set_text(slot.adapter, name);
+  set_text(slot.adapter_state, state);
+}
+
+void set_model(layout::Slot& slot, std::string_view name, const ModelShape& shape) noexcept {
+  set_text(slot.model, name);
+  set(slot.layers, shape.layers);
+  set(slot.kv_heads, shape.kv_heads);
+  set(slot.head_dim, shape.head_dim);
+  set(slot.bytes_per_element, shape.bytes_per_element);
+  set(slot.max_seq_len, shape.max_seq_len);
+  set(slot.block_tokens, shape.block_tokens);
+  set(slot.bytes_per_token, shape.bytes_per_token);
+}
+
+void clear_texts(layout::Slot& slot) noexcept {
+  for (layout::U64* cell : {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants,
+                            &slot.grows, &slot.releases}) {
+    set(*cell, std::uint64_t{0});
+  }
+  set(slot.pid, std::int64_t{0});
+  set(slot.want_since, std::int64_t{0});
+  set_text(slot.command, {});
+  set_adapter(slot, {}, {});
+  set_model(slot, {}, {});
+}
+
+}  // namespace kvcached::ledger

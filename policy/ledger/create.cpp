@@ -1,0 +1,273 @@
+// Opening and creating the pool's file: every way in which that can be refused.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "policy/ledger/books.hpp"
+#include "policy/ledger/file.hpp"
+#include "policy/ledger/reap.hpp"
+#include "policy/ledger/test_points.hpp"
+
+namespace kvcached::ledger {
+namespace {
+
+constexpr int kOpenPatience = 1000;  // ms; newcomers can wait longer than an engine's thread
+constexpr int kOpenTries = 3;
+constexpr std::string_view kMend = "; remove it once no engine uses it";
+
+struct Answer {
+  Refusal refusal = Refusal::ok;
+  std::string why;
+};
+
+std::string error_text(int error) {
+  std::array<char, 128> buffer{};
+  return ::strerror_r(error, buffer.data(), buffer.size());  // GNU: returns the text
+}
+
+std::string user(uid_t uid) { return "user " + std::to_string(uid); }
+
+// Who refuses us? Another user's file or directory is `foreign`, the rest is `unreachable`.
+Answer denied(int directory, const char* name, int error) {
+  struct stat status {};
+  // A directory that we may not enter hides its files; then it is the one that refuses.
+  const bool known = ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ||
+                     ::fstat(directory, &status) == 0;
+  if ((error == EACCES || error == EPERM) && known && status.st_uid != ::geteuid()) {
+    return {Refusal::foreign, "belongs to " + user(status.st_uid) +
+                                  "; set KVCACHED_DIR to a directory of your own or one that"
+                                  " both may write"};
+  }
+  return {Refusal::unreachable, error_text(error) + "; set KVCACHED_DIR to a writable directory"};
+}
+
+PoolFile open_directory(const std::string& path, Answer& answer) {
+  const bool created = ::mkdir(path.c_str(), 0700) == 0;
+  if (!created && errno != EEXIST) {
+    const int error = errno;
+    // mkdir says "read-only" or "no space" even of a directory that exists.
+    if (struct stat status{}; ::stat(path.c_str(), &status) != 0) {
+      answer = {
+          error == ENOSPC ? Refusal::full : Refusal::unreachable,
+          "cannot create it: " + error_text(error) + "; set KVCACHED_DIR to a writable directory"};
+      return {};
+    }
+  }
+  PoolFile directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (directory.descriptor() < 0) {
+    answer = denied(AT_FDCWD, path.c_str(), errno);
+  } else if (created) {
+    ::fchmodat(AT_FDCWD, path.c_str(), 0700, 0);  // a strict umask may have taken our own bits
+  }
+  return directory;
+}
+
+PoolFile open_file(int directory, const std::string& name, Answer& answer) {
+  constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
+  PoolFile file(::openat(directory, name.c_str(), kFlags));
+  if (file.descriptor() < 0 && errno == ENOENT) {
+    file = PoolFile(::openat(directory, name.c_str(), kFlags | O_CREAT, 0600));
+    if (file.descriptor() < 0 && (errno == EACCES || errno == EPERM)) {
+      answer = denied(directory, ".", errno);
+      return file;
+    }
+  }
+  if (file.descriptor() >= 0) return file;
+  switch (errno) {
+    case ENOSPC:
+    case EDQUOT:
+      answer = {Refusal::full, "no space left to create it"};
+      break;
+    case ELOOP:
+    case EISDIR:
+    case ENXIO:
+      answer = {Refusal::damaged, "not a regular file" + std::string(kMend)};
+      break;
+    default:
+      answer = denied(directory, name.c_str(), errno);
+  }
+  return file;
+}
+
+// All space is taken now: a file system that fills up later cannot take pages from the mapping.
+Answer allocate(int file) {
+  ::fchmod(file, 0600);  // a strict umask may have taken our own bits
+  int error = EINTR;
+  for (int i = 0; i < kOpenTries && error == EINTR; ++i) {
+    error = ::posix_fallocate(file, 0, layout::kFileSize);
+  }
+  if (error == 0) return {};
+  // Back to nothing, so that the next to come starts afresh.
+  if (::ftruncate(file, 0) != 0) return {Refusal::unreachable, error_text(errno)};
+  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
+  return {full ? Refusal::full : Refusal::unreachable,
+          "no room for " + std::to_string(layout::kFileSize) + " bytes: " + error_text(error) +
+              "; free some or set KVCACHED_DIR"};
+}
+
+void write_header(layout::File& file, const OpenRequest& request) noexcept {
+  layout::Header& header = file.header;
+  set(header.ready, 0U);
+  auto* words = reinterpret_cast<layout::U64*>(&file);
+  for (std::size_t i = 0; i < layout::kFileSize / sizeof(layout::U64); ++i) {
+    words[i].store(0, std::memory_order_relaxed);
+  }
+  set(header.magic, layout::kMagic);
+  set(header.version, layout::kVersion);
+  set(header.header_size, std::uint32_t{sizeof(layout::Header)});
+  set(header.slot_size, std::uint32_t{sizeof(layout::Slot)});
+  set(header.slot_count, layout::kSlots);
+  set(header.tenant_size, std::uint32_t{sizeof(layout::Tenant)});
+  set(header.tenant_count, layout::kTenants);
+  const auto boot = boot_id();
+  const auto gpu = words_of(request.gpu);
+  for (std::size_t i = 0; i < 2; ++i) {
+    set(header.boot_id[i], boot[i]);
+    set(header.gpu[i], gpu[i]);
+  }
+  set(header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
+  test_point("create.filled");
+  set(header.ready, 1U);
+}
+
+bool of_this_boot(const layout::Header& header) noexcept {
+  const auto boot = boot_id();
+  return header.boot_id[0].load() == boot[0] && header.boot_id[1].load() == boot[1];
+}
+
+// A creator that died half-way leaves an all-zero header, or its own magic without `ready`.
+bool unfinished(const layout::Header& header) noexcept {
+  const std::uint64_t magic = header.magic.load();
+  return header.ready.load() == 0 && (magic == 0 || magic == layout::kMagic);
+}
+
+// Under the mutex, with nobody else present: what is left from before is ours to judge.
+Answer settle_alone(PoolFile& file, const OpenRequest& request, Instant now) {
+  layout::File& pool = *file.mapped();
+  if (unfinished(pool.header)) {
+    write_header(pool, request);
+    return {};
+  }
+  Answer answer;
+  answer.refusal = check_header(pool.header, layout::kFileSize, answer.why);
+  if (answer.refusal != Refusal::ok) return answer;
+  if (!of_this_boot(pool.header)) {
+    write_header(pool, request);
+    return {};
+  }
+  // The pool's size goes with its first member; what the dead held stays until it is freed.
+  const Pages size(std::min(request.pool.value, layout::kMaxPoolPages));
+  bury_dead(file, layout::kSlots, size, now);
+  set(pool.header.pool_pages, size.value);
+  return {};
+}
+
+Answer settle(PoolFile& file, const OpenRequest& request, Instant now) {
+  struct stat status {};
+  if (::fstat(file.descriptor(), &status) != 0) return {Refusal::unreachable, error_text(errno)};
+  if (!S_ISREG(status.st_mode)) {
+    return {Refusal::damaged, "not a regular file" + std::string(kMend)};
+  }
+  const bool alone = !file.locked_elsewhere(layout::kPresenceByte);
+  if (status.st_size == 0 && alone) {
+    Answer answer = allocate(file.descriptor());
+    if (answer.refusal != Refusal::ok) return answer;
+  } else if (status.st_size != static_cast<off_t>(layout::kFileSize)) {
+    return {Refusal::damaged, "has " + std::to_string(status.st_size) + " bytes instead of " +
+                                  std::to_string(layout::kFileSize) + std::string(kMend)};
+  }
+  if (!file.map(true)) return {Refusal::unreachable, "cannot map it: " + error_text(errno)};
+  Answer answer;
+  if (alone) {
+    answer = settle_alone(file, request, now);
+  } else {
+    answer.refusal = check_header(file.mapped()->header, layout::kFileSize, answer.why);
+    if (answer.refusal == Refusal::ok && !of_this_boot(file.mapped()->header)) {
+      answer = {Refusal::foreign, "in use by another machine; set KVCACHED_DIR to a local one"};
+    }
+  }
+  if (answer.refusal == Refusal::ok && uuid_of(file.mapped()->header) != request.gpu) {
+    answer = {Refusal::damaged, "holds the pool of another GPU" + std::string(kMend)};
+  }
+  if (answer.refusal == Refusal::ok && !file.try_lock(layout::kPresenceByte, LockKind::shared)) {
+    answer = {Refusal::unreachable, "cannot lock it: " + error_text(errno)};
+  }
+  return answer;
+}
+
+// False when somebody removed the file between our opening and our locking it.
+bool still_linked(int file) noexcept {
+  struct stat status {};
+  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+}
+
+PoolFile try_open(int directory, const OpenRequest& request, Instant now, Answer& answer) {
+  const std::string name = file_name(request.gpu);
+  for (int i = 0; i < kOpenTries; ++i) {
+    PoolFile file = open_file(directory, name, answer);
+    if (answer.refusal != Refusal::ok) return {};
+    if (!file.lock_within(layout::kMutexByte, LockKind::exclusive, kOpenPatience)) {
+      const bool held = errno == EAGAIN || errno == EACCES;
+      answer = {Refusal::unreachable,
+                held ? "a process has held its lock for a second; is one stopped?"
+                     : "cannot lock it: " + error_text(errno) + "; set KVCACHED_DIR"};
+      return {};
+    }
+    if (!still_linked(file.descriptor())) continue;
+    answer = settle(file, request, now);
+    file.unlock(layout::kMutexByte);
+    if (answer.refusal == Refusal::ok) return file;
+    return {};
+  }
+  answer = {Refusal::unreachable, "it is being removed again and again"};
+  return {};
+}
+
+}  // namespace
+
+Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why) {
+  if (header.magic.load() != layout::kMagic) {
+    why = "not a pool" + std::string(kMend);
+    return Refusal::damaged;
+  }
+  if (header.version.load() != layout::kVersion) {
+    why = "has layout version " + std::to_string(header.version.load()) + ", this kvcached has " +
+          std::to_string(layout::kVersion) + "; use one version of kvcached on a GPU";
+    return Refusal::version;
+  }
+  const bool sizes = header.header_size.load() == sizeof(layout::Header) &&
+                     header.slot_size.load() == sizeof(layout::Slot) &&
+                     header.slot_count.load() == layout::kSlots &&
+                     header.tenant_size.load() == sizeof(layout::Tenant) &&
+                     header.tenant_count.load() == layout::kTenants &&
+                     file_size == layout::kFileSize;
+  const bool ranges = header.ready.load() == 1 &&
+                      header.pool_pages.load() <= layout::kMaxPoolPages &&
+                      header.slots_used.load() <= layout::kSlots;
+  if (!sizes || !ranges) {
+    why = "damaged header" + std::string(kMend);
+    return Refusal::damaged;
+  }
+  return Refusal::ok;
+}
+
+PoolFile open_pool(const OpenRequest& request, Instant now, Refusal& refusal,
+                   std::string& complaint) {
+  Answer answer;
+  std::string path = request.directory;
+  PoolFile file;
+  const PoolFile directory = open_directory(path, answer);
+  if (answer.refusal == Refusal::ok) {
+    path += "/" + file_name(request.gpu);
+    file = try_open(directory.descriptor(), request, now, answer);
+  }
+  refusal = answer.refusal;
+  if (refusal != Refusal::ok) complaint = "pool " + path + ": " + answer.why;
+  return file;
+}
+
+}  // namespace kvcached::ledger

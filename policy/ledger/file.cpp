@@ -1,0 +1,142 @@
+#include "policy/ledger/file.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+#include <utility>
+
+namespace kvcached::ledger {
+namespace {
+
+constexpr std::int64_t kFirstSleep = 50'000;  // ns; a holder is normally done within 5 us
+constexpr std::int64_t kLongestSleep = 1'000'000;
+
+struct flock range(std::int64_t byte, short type) noexcept {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  return lock;
+}
+
+}  // namespace
+
+PoolFile::PoolFile(PoolFile&& other) noexcept
+    : descriptor_(std::exchange(other.descriptor_, -1)),
+      mapped_(std::exchange(other.mapped_, nullptr)) {}
+
+PoolFile& PoolFile::operator=(PoolFile&& other) noexcept {
+  if (this != &other) {
+    close();
+    descriptor_ = std::exchange(other.descriptor_, -1);
+    mapped_ = std::exchange(other.mapped_, nullptr);
+  }
+  return *this;
+}
+
+bool PoolFile::try_lock(std::int64_t byte, LockKind kind) const noexcept {
+  struct flock lock = range(byte, kind == LockKind::shared ? F_RDLCK : F_WRLCK);
+  return ::fcntl(descriptor_, F_OFD_SETLK, &lock) == 0;
+}
+
+bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept {
+  const Duration patience = std::chrono::milliseconds(milliseconds);
+  const Instant begin = steady_clock().now();
+  timespec sleep{0, kFirstSleep};
+  while (!try_lock(byte, kind)) {
+    // No other error passes by waiting.
+    if (errno != EAGAIN && errno != EACCES && errno != EINTR) return false;
+    if (steady_clock().now() - begin >= patience) return false;
+    ::nanosleep(&sleep, nullptr);
+    if (sleep.tv_nsec < kLongestSleep) sleep.tv_nsec *= 2;
+  }
+  return true;
+}
+
+void PoolFile::unlock(std::int64_t byte) const noexcept {
+  struct flock lock = range(byte, F_UNLCK);
+  ::fcntl(descriptor_, F_OFD_SETLK, &lock);
+}
+
+bool PoolFile::locked_elsewhere(std::int64_t byte) const noexcept {
+  struct flock lock = range(byte, F_WRLCK);
+  // When the kernel cannot tell, nobody is declared dead.
+  return ::fcntl(descriptor_, F_OFD_GETLK, &lock) != 0 || lock.l_type != F_UNLCK;
+}
+
+bool PoolFile::map(bool writable) noexcept {
+  const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* address = ::mmap(nullptr, layout::kFileSize, protection, MAP_SHARED, descriptor_, 0);
+  if (address == MAP_FAILED) return false;
+  mapped_ = static_cast<layout::File*>(address);
+  return true;
+}
+
+bool PoolFile::intact() const noexcept {
+  struct stat status {};
+  return mapped_ != nullptr && ::fstat(descriptor_, &status) == 0 &&
+         status.st_size >= static_cast<off_t>(layout::kFileSize);
+}
+
+void PoolFile::close() noexcept {
+  if (mapped_ != nullptr) ::munmap(mapped_, layout::kFileSize);
+  mapped_ = nullptr;
+  if (descriptor_ >= 0) ::close(descriptor_);
+  descriptor_ = -1;
+}
+
+std::array<std::uint64_t, 2> boot_id() noexcept {
+  std::array<std::uint64_t, 2> id{};
+  std::array<char, 64> text{};
+  const int file = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return id;
+  const ssize_t length = ::read(file, text.data(), text.size());
+  ::close(file);
+  std::size_t digits = 0;
+  for (ssize_t i = 0; i < length && digits < 32; ++i) {
+    const char c = text[static_cast<std::size_t>(i)];
+    const bool decimal = c >= '0' && c <= '9';
+    if (!decimal && (c < 'a' || c > 'f')) continue;
+    const auto digit = static_cast<std::uint64_t>(decimal ? c - '0' : c - 'a' + 10);
+    std::uint64_t& word = id[digits / 16];
+    word = word << 4 | digit;
+    ++digits;
+  }
+  return id;
+}
+
+std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept {
+  std::array<std::uint64_t, 2> words{};
+  std::memcpy(words.data(), uuid.data(), uuid.size());
+  return words;
+}
+
+GpuUuid uuid_of(const layout::Header& header) noexcept {
+  const std::array<std::uint64_t, 2> words{header.gpu[0].load(), header.gpu[1].load()};
+  GpuUuid uuid{};
+  std::memcpy(uuid.data(), words.data(), uuid.size());
+  return uuid;
+}
+
+std::string to_string(const GpuUuid& uuid) {
+  constexpr std::string_view kDigits = "0123456789abcdef";
+  std::string text = "GPU";
+  for (std::size_t i = 0; i < uuid.size(); ++i) {
+    if (i == 0 || i == 4 || i == 6 || i == 8 || i == 10) text += '-';
+    text += kDigits[uuid[i] >> 4];
+    text += kDigits[uuid[i] & 15];
+  }
+  return text;
+}
+
+std::string file_name(const GpuUuid& uuid) {
+  return to_string(uuid) + "-v" + std::to_string(layout::kVersion);
+}
+
+}  // namespace kvcached::ledger

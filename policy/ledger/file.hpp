@@ -1,0 +1,69 @@
+// The pool's file as this process holds it: descriptor, byte locks, mapping.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "policy/ledger/layout.hpp"
+#include "policy/ledger/ledger.hpp"
+
+namespace kvcached::ledger {
+
+enum class LockKind : std::uint8_t { shared, exclusive };
+
+// Locks belong to the open file description: they exclude other PoolFiles, of this process or of
+// others, but not the threads that share this one. The kernel drops them at the last close; a
+// forked child holds that off until it closes its copy.
+//
+// A file that is shrunk while it is mapped kills whoever touches the lost part. So the size is
+// checked by `intact` before each use of the mapping; only a shrinking within the few
+// instructions between check and use goes unnoticed, and nothing of this project ever shrinks it.
+class PoolFile {
+ public:
+  PoolFile() = default;
+  explicit PoolFile(int descriptor) : descriptor_(descriptor) {}  // takes it over
+  ~PoolFile() { close(); }
+  PoolFile(PoolFile&& other) noexcept;
+  PoolFile& operator=(PoolFile&& other) noexcept;
+  PoolFile(const PoolFile&) = delete;
+  PoolFile& operator=(const PoolFile&) = delete;
+
+  int descriptor() const noexcept { return descriptor_; }
+
+  // At once, or not at all. A shared lock needs a readable descriptor, an exclusive one a writable.
+  bool try_lock(std::int64_t byte, LockKind kind) const noexcept;
+  // Tries again for about `milliseconds`, asleep in between.
+  bool lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept;
+  void unlock(std::int64_t byte) const noexcept;
+  // Whether another open file description holds a lock on the byte.
+  bool locked_elsewhere(std::int64_t byte) const noexcept;
+
+  bool map(bool writable) noexcept;
+  bool intact() const noexcept;  // mapped, and the file is still as long as the mapping
+  layout::File* mapped() const noexcept { return mapped_; }
+
+  // Drops mapping and descriptor. Safe in a forked child and in a signal handler.
+  void close() noexcept;
+
+ private:
+  int descriptor_ = -1;
+  layout::File* mapped_ = nullptr;
+};
+
+// The number the kernel gives each boot; zeros where it does not tell.
+std::array<std::uint64_t, 2> boot_id() noexcept;
+std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept;
+GpuUuid uuid_of(const layout::Header& header) noexcept;
+
+// "GPU-…-v1".
+std::string file_name(const GpuUuid& uuid);
+
+// Opens or creates the pool's file, locked, checked, mapped and present. See Ledger::open.
+PoolFile open_pool(const OpenRequest& request, Instant now, Refusal& refusal,
+                   std::string& complaint);
+
+// Whether a file of this size with this header can be used. `why` says why not.
+Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why);
+
+}  // namespace kvcached::ledger

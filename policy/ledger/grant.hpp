@@ -1,0 +1,57 @@
+// The rules of granting, as functions of the books alone.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "policy/ledger/layout.hpp"
+#include "policy/units.hpp"
+
+namespace kvcached::ledger {
+
+struct TenantBook {
+  Pages min;
+  Pages max;
+  Pages charged;  // by its living members
+  Pages limbo;    // of its dead
+  bool living = false;
+
+  // What is still kept for it. The limbo of its dead counts as taken: those pages become free
+  // when they become its floor again, so the floors stay covered all along. Nothing is kept for
+  // a tenant without a living member.
+  constexpr Pages floor() const {
+    return living ? min.minus_clamped(charged).minus_clamped(limbo) : Pages{};
+  }
+};
+
+struct Books {
+  Pages pool;
+  Pages charged;  // by the living, tenants or not
+  Pages limbo;
+  std::array<TenantBook, layout::kTenants> tenants;
+  std::uint32_t tenants_end = 0;  // no tenant from here on is named by a slot
+
+  constexpr Pages free() const { return pool.minus_clamped(charged).minus_clamped(limbo); }
+
+  // What remains for `tenant` when the others' floors stay untouched.
+  constexpr Pages spare_for(std::uint32_t tenant) const {
+    Pages others;
+    for (std::uint32_t i = 0; i < tenants_end; ++i) {
+      if (i != tenant) others += tenants[i].floor();
+    }
+    return free().minus_clamped(others);
+  }
+};
+
+// First come, first served: all of `pages` or none.
+constexpr bool may_grant(const Books& books, std::uint32_t tenant, Pages pages) {
+  const TenantBook& own = books.tenants[tenant];
+  return pages <= own.max.minus_clamped(own.charged) && pages <= books.spare_for(tenant);
+}
+
+// Whether the pool can keep `min` for a tenant that has no living member yet.
+constexpr bool may_promise(const Books& books, std::uint32_t tenant, Pages min) {
+  return min.minus_clamped(books.tenants[tenant].limbo) <= books.spare_for(tenant);
+}
+
+}  // namespace kvcached::ledger

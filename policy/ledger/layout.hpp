@@ -1,0 +1,126 @@
+// What lies in the pool's file. Every field is a lock-free atomic of fixed width, since processes
+// built by different compilers share it. Whatever is read from here may be damaged: books.* and
+// file.* check its range before anyone uses it.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace kvcached::ledger::layout {
+
+using U32 = std::atomic<std::uint32_t>;
+using U64 = std::atomic<std::uint64_t>;
+using I64 = std::atomic<std::int64_t>;
+static_assert(U32::is_always_lock_free && sizeof(U32) == 4);
+static_assert(U64::is_always_lock_free && sizeof(U64) == 8);
+static_assert(I64::is_always_lock_free && sizeof(I64) == 8);
+
+inline constexpr std::uint64_t kMagic = 0x6c6f6f7064766b01;  // "\1kvdpool" in little-endian bytes
+inline constexpr std::uint32_t kVersion = 1;                 // also the end of the file's name
+inline constexpr std::uint32_t kSlots = 256;
+inline constexpr std::uint32_t kTenants = 256;  // one a slot suffices: a tenant without slots ends
+inline constexpr std::uint64_t kMaxPoolPages = 1ULL << 40;
+
+// Locks are byte ranges of the file; they have nothing to do with the bytes' content.
+inline constexpr std::int64_t kMutexByte = 0;      // held by whoever changes the account
+inline constexpr std::int64_t kPresenceByte = 1;   // shared, by whoever has opened the pool
+inline constexpr std::int64_t kLivenessByte = 64;  // plus the slot's number, by its member
+
+// Zero-padded text, in words so that it can be read while it is being written.
+template <std::size_t N>
+struct Text {
+  static_assert(N % 8 == 0);
+  std::array<U64, N / 8> words;
+};
+
+struct alignas(128) Header {
+  U64 magic;
+  U32 version;
+  U32 header_size;
+  U32 slot_size;
+  U32 slot_count;
+  U32 tenant_size;
+  U32 tenant_count;
+  std::array<U64, 2> boot_id;  // positions and instants mean nothing after a reboot
+  std::array<U64, 2> gpu;
+  U64 pool_pages;
+  U32 ready;       // 1; written last
+  U32 slots_used;  // no slot from here on was ever taken: bounds the scans
+  // What the driver had free plus what was charged, in pages, when last nobody was dead; plus 1,
+  // so that 0 means never noted. See reap.hpp.
+  U64 unexplained_base;
+  U64 unconfirmed;  // pages that left limbo because time was up
+  std::array<U64, 18> spare;
+};
+static_assert(sizeof(Header) == 256);
+static_assert(offsetof(Header, version) == 8 && offsetof(Header, ready) == 72);
+
+// In use while a slot that is live or in limbo names it.
+struct alignas(128) Tenant {
+  Text<48> name;
+  U64 min_pages;
+  U64 max_pages;
+  U32 weight;
+  U32 min_refused;  // 1: the pool could not promise the minimum
+  std::array<U64, 7> spare;
+};
+static_assert(sizeof(Tenant) == 128 && offsetof(Tenant, min_pages) == 48);
+
+enum class SlotState : std::uint32_t {
+  free = 0,
+  live = 1,
+  limbo = 2,  // the member is dead, `charged` is what the driver has yet to free
+};
+
+struct alignas(128) Slot {
+  // Changed under the mutex. `charged` counts in every state but free, so death and burial are a
+  // single store each and no crash can lose pages in between.
+  U32 state;
+  U32 tenant;
+  U64 charged;
+  I64 limbo_since;  // nanoseconds of the monotonic clock
+  U64 generation;   // one more with every member
+  // Odd while the owner changes anything below.
+  U32 sequence;
+  U32 padding;
+  I64 pid;
+  I64 want_since;  // nanoseconds; 0: nothing wanted
+  U64 used;
+  U64 warm;
+  U64 want;
+  U64 reserved;
+  U64 short_grants;
+  U64 grows;
+  U64 releases;
+  std::array<U64, 2> spare;
+  Text<64> command;
+  Text<32> adapter;
+  Text<160> adapter_state;
+  Text<64> model;
+  U32 layers;
+  U32 kv_heads;
+  U32 head_dim;
+  U32 bytes_per_element;
+  U32 max_seq_len;
+  U32 block_tokens;
+  U64 bytes_per_token;
+  std::array<U64, 4> more_spare;
+};
+static_assert(sizeof(Slot) == 512 && alignof(Slot) == 128);
+static_assert(offsetof(Slot, charged) == 8 && offsetof(Slot, sequence) == 32);
+static_assert(offsetof(Slot, command) == 128 && offsetof(Slot, model) == 384);
+
+struct File {
+  Header header;
+  std::array<Tenant, kTenants> tenants;
+  std::array<Slot, kSlots> slots;
+};
+static_assert(offsetof(File, tenants) == 256);
+static_assert(offsetof(File, slots) == 256 + 256 * 128);
+static_assert(sizeof(File) == 256 + 256 * 128 + 256 * 512);
+
+inline constexpr std::size_t kFileSize = (sizeof(File) + 4095) / 4096 * 4096;
+
+}  // namespace kvcached::ledger::layout

@@ -1,0 +1,25 @@
+// The account as tools show it.
+#pragma once
+
+#include "policy/ledger/books.hpp"
+#include "policy/ledger/file.hpp"
+
+namespace kvcached::ledger {
+
+// The numbers of one moment, taken under the mutex; small and without allocation, so that the
+// mutex is held for microseconds.
+struct Numbers {
+  Books books;
+  SlotSet dead;
+  std::array<layout::SlotState, layout::kSlots> states{};
+  std::array<Pages, layout::kSlots> charges{};
+  std::array<std::uint32_t, layout::kSlots> tenants{};
+};
+
+// `own`: the slot of the asking member, kSlots if none.
+void read_numbers(const PoolFile& file, std::uint32_t own, Pages pool, Numbers& numbers) noexcept;
+
+// Adds names and figures, which need no mutex.
+Snapshot complete(const layout::File& file, const Numbers& numbers);
+
+}  // namespace kvcached::ledger

@@ -1,0 +1,118 @@
+// Sizes, shares and match rules as users write them. Integer arithmetic throughout: no locale, no
+// rounding surprises, no NaN.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "policy/settings.hpp"
+
+namespace kvcached {
+namespace {
+
+constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
+constexpr std::size_t kFractionDigits = 6;
+
+struct Unit {
+  std::string_view name;
+  std::uint64_t bytes;
+};
+constexpr std::array<Unit, 10> kUnits{{{"", 1},
+                                       {"B", 1},
+                                       {"KiB", 1ULL << 10},
+                                       {"MiB", 1ULL << 20},
+                                       {"GiB", 1ULL << 30},
+                                       {"TiB", 1ULL << 40},
+                                       {"KB", 1'000},
+                                       {"MB", 1'000'000},
+                                       {"GB", 1'000'000'000},
+                                       {"TB", 1'000'000'000'000}}};
+
+struct Number {
+  std::uint64_t whole = 0;
+  std::uint64_t fraction = 0;  // of `scale`
+  std::uint64_t scale = 1;
+};
+
+bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+// Takes digits from the front of `text`; false when there are none or too many.
+bool take_digits(std::string_view& text, std::size_t most, std::uint64_t& value,
+                 std::uint64_t& scale) {
+  const std::size_t begin = text.size();
+  while (!text.empty() && is_digit(text.front())) {
+    const auto digit = static_cast<std::uint64_t>(text.front() - '0');
+    if (value > (kMost - digit) / 10 || begin - text.size() == most) return false;
+    value = value * 10 + digit;
+    scale *= 10;
+    text.remove_prefix(1);
+  }
+  return text.size() < begin;
+}
+
+// Takes "12" or "12.5" from the front.
+bool take_number(std::string_view& text, Number& number) {
+  std::uint64_t unused = 1;
+  if (!take_digits(text, 20, number.whole, unused)) return false;
+  if (text.empty() || text.front() != '.') return true;
+  text.remove_prefix(1);
+  return take_digits(text, kFractionDigits, number.fraction, number.scale);
+}
+
+std::optional<Bytes> amount(const Number& number, std::string_view unit) {
+  const auto* const found =
+      std::find_if(kUnits.begin(), kUnits.end(), [&](const Unit& u) { return u.name == unit; });
+  if (found == kUnits.end()) return std::nullopt;
+  if (found->bytes == 1 && number.scale != 1) return std::nullopt;  // half a byte
+  // At most 2^40 units of 10^-6, so the fraction cannot overflow.
+  const std::uint64_t part = number.fraction * found->bytes / number.scale;
+  if (number.whole > (kMost - part) / found->bytes) return std::nullopt;
+  return Bytes(number.whole * found->bytes + part);
+}
+
+bool take_prefix(std::string_view& text, std::string_view prefix) {
+  if (text.substr(0, prefix.size()) != prefix) return false;
+  text.remove_prefix(prefix.size());
+  return true;
+}
+
+}  // namespace
+
+Bytes Size::of(Bytes total) const {
+  if (!is_share) return bytes;
+  if (share >= 1) return total;
+  return Bytes(static_cast<std::uint64_t>(std::floor(static_cast<double>(total.value) * share)));
+}
+
+std::optional<Size> parse_size(std::string_view text) {
+  Number number;
+  if (!take_number(text, number)) return std::nullopt;
+  if (text == "%") {
+    const double percent = static_cast<double>(number.whole) +
+                           static_cast<double>(number.fraction) / static_cast<double>(number.scale);
+    if (percent > 100) return std::nullopt;
+    return Size{Bytes{}, percent / 100, true};
+  }
+  const std::optional<Bytes> bytes = amount(number, text);
+  if (!bytes) return std::nullopt;
+  return Size{*bytes, 0, false};
+}
+
+std::optional<MatchRule> parse_match(std::string_view text) {
+  MatchRule rule;
+  const std::size_t comma = std::min(text.find(','), text.size());
+  std::string_view first = text.substr(0, comma);
+  if (!take_prefix(first, "size>=")) return std::nullopt;
+  const std::optional<Size> least = parse_size(first);
+  if (!least || least->is_share || !least->bytes) return std::nullopt;
+  rule.at_least = least->bytes;
+  if (comma == text.size()) return rule;
+  std::string_view second = text.substr(comma + 1);
+  if (!take_prefix(second, "size<=")) return std::nullopt;
+  const std::optional<Size> most = parse_size(second);
+  if (!most || most->is_share || most->bytes < rule.at_least) return std::nullopt;
+  rule.at_most = most->bytes;
+  return rule;
+}
+
+}  // namespace kvcached
