@@ -84,9 +84,6 @@ class Process {
   // How much plain memory the engine holds on the device now, by the sizes it asked for.
   void note_plain(driver::DeviceId device, Bytes held) noexcept;
 
-  // One line for the log, at warning level, without a newline.
-  void warn(const char* line) noexcept;
-
  private:
   Process() = default;
   ~Process() = default;

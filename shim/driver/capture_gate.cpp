@@ -1,0 +1,32 @@
+#include "shim/driver/capture_gate.hpp"
+
+#include <algorithm>
+
+namespace kvcached::driver {
+
+bool CaptureGate::open(const Lock& /*held*/, ContextId context) const noexcept {
+  return std::any_of(captures_.begin(), captures_.end(),
+                     [&](const Capture& c) { return c.context == context; });
+}
+
+void CaptureGate::opened(const Lock& /*held*/, ContextId context, CapturedStream stream) noexcept {
+  captures_.push_back({context, stream});
+}
+
+void CaptureGate::closed(CapturedStream stream) noexcept {
+  const Lock lock = hold();
+  std::erase_if(captures_, [&](const Capture& c) { return c.stream == stream; });
+}
+
+void CaptureGate::context_gone(ContextId context) noexcept {
+  const Lock lock = hold();
+  std::erase_if(captures_, [&](const Capture& c) { return c.context == context; });
+}
+
+CaptureGate& capture_gate() noexcept {
+  // Never destroyed: threads may still run while the process exits.
+  static auto* const gate = new CaptureGate;
+  return *gate;
+}
+
+}  // namespace kvcached::driver

@@ -1,0 +1,388 @@
+#include "shim/driver/cuda.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "shim/driver/capture_gate.hpp"
+#include "shim/driver/peers.hpp"
+#include "shim/driver/symbols.hpp"
+#include "shim/log.hpp"
+
+namespace kvcached::driver {
+namespace {
+
+constinit std::atomic<bool> exiting{false};
+
+Status status_of(CUresult result, const char* call) noexcept {
+  switch (result) {
+    case CUDA_SUCCESS:
+      return Status::ok;
+    case CUDA_ERROR_OUT_OF_MEMORY:
+      return Status::out_of_memory;
+    case CUDA_ERROR_NOT_READY:
+      return Status::not_now;
+    case CUDA_ERROR_NOT_SUPPORTED:
+      return Status::unsupported;
+    case CUDA_ERROR_DEINITIALIZED:
+    case CUDA_ERROR_INVALID_CONTEXT:
+    case CUDA_ERROR_CONTEXT_IS_DESTROYED:
+    case CUDA_ERROR_ECC_UNCORRECTABLE:
+      return Status::lost;
+    default:
+      break;
+  }
+  // Errors of work that ran: sticky, the context answers them to every later call.
+  if (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED) {
+    return Status::lost;
+  }
+  if (result >= CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED &&
+      result <= CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD) {
+    return Status::not_now;
+  }
+  warn("{} failed with CUDA error {}", call, static_cast<int>(result));
+  return Status::failed;
+}
+
+// In a thread that is not in relaxed mode many harmless calls fail, and ruin the capture, while
+// another thread captures.
+class Relaxed {
+ public:
+  explicit Relaxed(const Symbols& cuda) noexcept : cuda_(cuda) {
+    cuda_.cuThreadExchangeStreamCaptureMode(&mode_);
+  }
+  ~Relaxed() { cuda_.cuThreadExchangeStreamCaptureMode(&mode_); }
+  Relaxed(const Relaxed&) = delete;
+  Relaxed& operator=(const Relaxed&) = delete;
+
+ private:
+  const Symbols& cuda_;
+  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
+};
+
+// Makes a context current, and the caller's again.
+class Within {
+ public:
+  Within(const Symbols& cuda, ContextId context) noexcept : cuda_(cuda) {
+    auto* wanted = static_cast<CUcontext>(context.context);
+    CUcontext now = nullptr;
+    if (cuda_.cuCtxGetCurrent(&now) == CUDA_SUCCESS && now == wanted) {
+      return;
+    }
+    result_ = cuda_.cuCtxPushCurrent_v2(wanted);
+    pushed_ = result_ == CUDA_SUCCESS;
+  }
+  ~Within() {
+    CUcontext popped = nullptr;
+    if (pushed_) cuda_.cuCtxPopCurrent_v2(&popped);
+  }
+  Within(const Within&) = delete;
+  Within& operator=(const Within&) = delete;
+  CUresult result() const noexcept { return result_; }
+
+ private:
+  const Symbols& cuda_;
+  CUresult result_ = CUDA_SUCCESS;
+  bool pushed_ = false;
+};
+
+CUmemLocation on(DeviceId device) noexcept {
+  CUmemLocation location{};
+  location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  location.id = device.ordinal;
+  return location;
+}
+
+class CudaDriver final : public Driver {
+ public:
+  explicit CudaDriver(const Symbols& cuda) noexcept : cuda_(cuda) {
+    int devices = 0;
+    several_devices_ = cuda_.cuDeviceGetCount(&devices) == CUDA_SUCCESS && devices > 1;
+  }
+
+  Status reserve(Bytes size, Address& out) noexcept override {
+    if (exiting) return Status::lost;
+    CUdeviceptr address = 0;
+    const auto result = cuda_.cuMemAddressReserve(&address, size.value, kPageSize.value, 0, 0);
+    out = address;
+    return status_of(result, "cuMemAddressReserve");
+  }
+
+  Status unreserve(Address base, Bytes size) noexcept override {
+    if (exiting) return Status::lost;
+    return status_of(cuda_.cuMemAddressFree(base, size.value), "cuMemAddressFree");
+  }
+
+  Status create(DeviceId device, Bytes size, Handle& out) noexcept override {
+    if (exiting) return Status::lost;
+    CUmemAllocationProp properties{};
+    properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+    properties.location = on(device);
+    int rdma = 0;
+    cuda_.cuDeviceGetAttribute(&rdma, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED,
+                               device.ordinal);
+    properties.allocFlags.gpuDirectRDMACapable = rdma != 0 ? 1 : 0;
+    CUmemGenericAllocationHandle handle = 0;
+    const auto result = cuda_.cuMemCreate(&handle, size.value, &properties, 0);
+    out = Handle{handle};
+    return status_of(result, "cuMemCreate");
+  }
+
+  Status release(Handle handle) noexcept override {
+    if (exiting) return Status::lost;
+    return status_of(cuda_.cuMemRelease(handle.value), "cuMemRelease");
+  }
+
+  Status map(Address at, Bytes size, Handle handle, DeviceId device) noexcept override {
+    if (exiting) return Status::lost;
+    const auto lock = lock_peers();
+    const auto result = cuda_.cuMemMap(at, size.value, 0, handle.value, 0);
+    if (result != CUDA_SUCCESS) {
+      return status_of(result, "cuMemMap");
+    }
+    const auto access = allow(at, size, device);
+    if (access != CUDA_SUCCESS) {
+      cuda_.cuMemUnmap(at, size.value);
+      return status_of(access, "cuMemSetAccess");
+    }
+    if (lock) peers_.mapped(at, {size, device});
+    return Status::ok;
+  }
+
+  Status unmap(Address at, Bytes size) noexcept override {
+    if (exiting) return Status::lost;
+    const auto lock = lock_peers();
+    const auto status = status_of(cuda_.cuMemUnmap(at, size.value), "cuMemUnmap");
+    if (lock && status == Status::ok) peers_.unmapped(at);
+    return status;
+  }
+
+  Status fence(ContextId context, Fence& out) noexcept override {
+    if (exiting) return Status::lost;
+    if (cuda_.cuCtxRecordEvent == nullptr) {
+      out = Fence{};
+      return wait_for_all(context);
+    }
+    const Relaxed relaxed(cuda_);
+    CUevent event = nullptr;
+    {
+      const Within within(cuda_, context);
+      if (within.result() != CUDA_SUCCESS) {
+        return status_of(within.result(), "cuCtxPushCurrent");
+      }
+      const auto result = cuda_.cuEventCreate(&event, CU_EVENT_DISABLE_TIMING);
+      if (result != CUDA_SUCCESS) {
+        return status_of(result, "cuEventCreate");
+      }
+    }
+    auto status = Status::not_now;
+    {
+      const auto gate = capture_gate().hold();
+      if (!capture_gate().open(gate, context)) {
+        auto* over = static_cast<CUcontext>(context.context);
+        status = status_of(cuda_.cuCtxRecordEvent(over, event), "cuCtxRecordEvent");
+      }
+    }
+    if (status != Status::ok) {
+      cuda_.cuEventDestroy_v2(event);
+      event = nullptr;
+    }
+    out = Fence{event};
+    return status;
+  }
+
+  Status fence_passed(ContextId /*context*/, Fence fence) noexcept override {
+    if (exiting) return Status::lost;
+    if (fence.event == nullptr) return Status::ok;
+    const Relaxed relaxed(cuda_);
+    return status_of(cuda_.cuEventQuery(static_cast<CUevent>(fence.event)), "cuEventQuery");
+  }
+
+  void drop_fence(ContextId /*context*/, Fence fence) noexcept override {
+    if (exiting || fence.event == nullptr) return;
+    const Relaxed relaxed(cuda_);
+    cuda_.cuEventDestroy_v2(static_cast<CUevent>(fence.event));
+  }
+
+  Status synchronize(ContextId context) noexcept override {
+    // By a fence: captures may begin while we wait, which a wait for the context would ruin.
+    Fence all;
+    auto status = fence(context, all);
+    if (status == Status::ok && all.event != nullptr) {
+      const Relaxed relaxed(cuda_);
+      const auto result = cuda_.cuEventSynchronize(static_cast<CUevent>(all.event));
+      status = status_of(result, "cuEventSynchronize");
+      drop_fence(context, all);
+    }
+    return status;
+  }
+
+  Status memory_info(DeviceId device, MemoryInfo& out) noexcept override {
+    if (exiting) return Status::lost;
+    ContextId context;
+    DeviceId current;
+    if (current_context(context, current) == Status::ok && current == device) {
+      return ask_memory(out);
+    }
+    const std::lock_guard lock(contexts_mutex_);
+    const auto seen = contexts_.find(device);
+    if (seen == contexts_.end()) {
+      return Status::lost;
+    }
+    const Within within(cuda_, seen->second);
+    return within.result() == CUDA_SUCCESS ? ask_memory(out)
+                                           : status_of(within.result(), "cuCtxPushCurrent");
+  }
+
+  void adopt_thread() noexcept override {
+    if (exiting) return;
+    auto mode = CU_STREAM_CAPTURE_MODE_RELAXED;
+    cuda_.cuThreadExchangeStreamCaptureMode(&mode);
+  }
+
+  void context_seen(DeviceId device, ContextId context) noexcept {
+    const std::lock_guard lock(contexts_mutex_);
+    contexts_[device] = context;
+  }
+
+  void context_closing(ContextId context) noexcept {
+    const std::lock_guard lock(contexts_mutex_);
+    std::erase_if(contexts_, [&](const auto& entry) { return entry.second == context; });
+  }
+
+  void set_peer(DeviceId owner, DeviceId peer, bool enabled) noexcept {
+    const std::lock_guard lock(peers_mutex_);
+    const bool changed = enabled ? peers_.enable(owner, peer) : peers_.disable(owner, peer);
+    if (!changed || exiting) {
+      return;
+    }
+    CUmemAccessDesc access{};
+    access.location = on(peer);
+    access.flags = enabled ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
+    for (const auto& [at, mapping] : peers_.mappings()) {
+      if (mapping.device == owner) {
+        status_of(cuda_.cuMemSetAccess(at, mapping.size.value, &access, 1), "cuMemSetAccess");
+      }
+    }
+  }
+
+ private:
+  // Mappings are listed for peers to come; with one device there are none, and nothing to lock.
+  std::unique_lock<std::mutex> lock_peers() noexcept {
+    return several_devices_ ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
+  }
+
+  CUresult allow(Address at, Bytes size, DeviceId device) noexcept {
+    constexpr std::size_t kMost = 16;
+    CUmemAccessDesc access[kMost] = {};
+    std::size_t count = 0;
+    const auto add = [&](DeviceId who) {
+      access[count].location = on(who);
+      access[count].flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
+      ++count;
+    };
+    add(device);
+    if (several_devices_) {
+      for (const DeviceId peer : peers_.of(device)) {
+        if (count < kMost) add(peer);
+      }
+    }
+    return cuda_.cuMemSetAccess(at, size.value, access, count);
+  }
+
+  Status wait_for_all(ContextId context) noexcept {
+    const auto gate = capture_gate().hold();
+    if (capture_gate().open(gate, context)) {
+      return Status::not_now;
+    }
+    const Within within(cuda_, context);
+    return status_of(within.result() == CUDA_SUCCESS ? cuda_.cuCtxSynchronize() : within.result(),
+                     "cuCtxSynchronize");
+  }
+
+  Status ask_memory(MemoryInfo& out) noexcept {
+    std::size_t free = 0;
+    std::size_t total = 0;
+    const auto result = cuda_.cuMemGetInfo_v2(&free, &total);
+    out = {Bytes(free), Bytes(total)};
+    return status_of(result, "cuMemGetInfo");
+  }
+
+  const Symbols& cuda_;
+  bool several_devices_ = false;
+  std::mutex peers_mutex_;
+  Peers peers_;
+  std::mutex contexts_mutex_;
+  std::map<DeviceId, ContextId> contexts_;
+};
+
+CudaDriver* instance() noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr) {
+    return nullptr;
+  }
+  static auto* const driver = new CudaDriver(*cuda);
+  return driver;
+}
+
+}  // namespace
+
+Driver* cuda_driver() noexcept { return instance(); }
+
+void exit_began() noexcept { exiting = true; }
+
+Status device_uuid(DeviceId device, std::array<std::uint8_t, 16>& out) noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr || exiting) return Status::lost;
+  auto* const ask =
+      cuda->cuDeviceGetUuid_v2 != nullptr ? cuda->cuDeviceGetUuid_v2 : cuda->cuDeviceGetUuid;
+  if (ask == nullptr) return Status::unsupported;
+  CUuuid uuid{};
+  const auto result = ask(&uuid, device.ordinal);
+  static_assert(sizeof uuid.bytes == 16);
+  std::memcpy(out.data(), uuid.bytes, out.size());
+  return status_of(result, "cuDeviceGetUuid");
+}
+
+Status device_memory(DeviceId device, Bytes& out) noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr || exiting) return Status::lost;
+  std::size_t total = 0;
+  const auto result = cuda->cuDeviceTotalMem_v2(&total, device.ordinal);
+  out = Bytes(total);
+  return status_of(result, "cuDeviceTotalMem");
+}
+
+Status current_context(ContextId& context, DeviceId& device) noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr || exiting) return Status::lost;
+  CUcontext now = nullptr;
+  CUdevice ordinal = -1;
+  if (cuda->cuCtxGetCurrent(&now) != CUDA_SUCCESS || now == nullptr ||
+      cuda->cuCtxGetDevice(&ordinal) != CUDA_SUCCESS) {
+    return Status::lost;
+  }
+  context = ContextId{now};
+  device = DeviceId{ordinal};
+  return Status::ok;
+}
+
+void context_seen(DeviceId device, ContextId context) noexcept {
+  if (auto* driver = instance()) driver->context_seen(device, context);
+}
+
+void context_closing(ContextId context) noexcept {
+  if (auto* driver = instance()) driver->context_closing(context);
+}
+
+void peer_enabled(DeviceId owner, DeviceId peer) noexcept {
+  if (auto* driver = instance()) driver->set_peer(owner, peer, true);
+}
+
+void peer_disabled(DeviceId owner, DeviceId peer) noexcept {
+  if (auto* driver = instance()) driver->set_peer(owner, peer, false);
+}
+
+}  // namespace kvcached::driver
