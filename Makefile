@@ -43,6 +43,11 @@ else
 LDFLAGS  += -static-libstdc++ -static-libgcc
 endif
 
+# `make V=1` shows whole commands.
+ifeq ($(V),)
+say = @printf '  %-5s %s\n' $(1) $(2);
+endif
+
 # ---- sources, found by their place ----
 walk      = $(foreach d,$(wildcard $(1)/*),$(call walk,$(d),$(2)) $(filter $(2),$(d)))
 objects   = $(patsubst %,$(BUILD)/obj/%.o,$(basename $(1)))
@@ -131,11 +136,11 @@ $(WHEEL_CUDA)/include/cuda.h:
 
 $(BUILD)/obj/%.o: %.cpp | $(CUDA_HEADER)
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX,$<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/%.o: %.S | $(CUDA_HEADER)
 	@mkdir -p $(@D)
-	$(CXX) $(CPPFLAGS) -fPIC -MMD -MP -c $< -o $@
+	$(call say,AS,$<)$(CXX) $(CPPFLAGS) -fPIC -MMD -MP -c $< -o $@
 
 $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
 
@@ -148,7 +153,7 @@ $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
 # ---- linking ----
 define archive
 	@mkdir -p $(@D)
-	rm -f $@ && ar rcs $@ $^
+	$(call say,AR,$@)rm -f $@ && ar rcs $@ $^
 endef
 # A test source may name what it needs in its first line: "// link: -lfoo".
 link_comment = $(shell sed -n '1s,^// link: *,,p' $(firstword $(1)))
@@ -157,7 +162,7 @@ ON_GPU = -L$(BUILD)/sim -Wl,--as-needed -lcuda -Wl,--no-as-needed
 GTEST  = -lgmock -lgtest -lgtest_main
 define link
 	@mkdir -p $(@D)
-	$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -o $@ $(LDFLAGS) $(1)
+	$(call say,LINK,$@)$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -o $@ $(LDFLAGS) $(1)
 endef
 
 $(BUILD)/libpolicy.a: $(call objects,$(POLICY_SOURCES))
@@ -233,7 +238,7 @@ $(foreach s,$(FUZZERS),$(eval $(call replay,$s)))
 define fuzzer
 $(BUILD)/fuzz/$(call name,$1): $1 $(wildcard $(INNER_SOURCES) $(POLICY_SOURCES)) | $(CUDA_HEADER) $(SIM)
 	@mkdir -p $$(@D)
-	clang++ $(CPPFLAGS) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined \
+	$$(call say,FUZZ,$$@)clang++ $(CPPFLAGS) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined \
 	  -fno-sanitize-recover=all -pthread $1 $(POLICY_SOURCES) $(INNER_SOURCES) -o $$@ $(ON_GPU)
 endef
 $(foreach s,$(FUZZERS),$(eval $(call fuzzer,$s)))
@@ -286,7 +291,7 @@ cheap-check:
 	@tests/check-includes
 $(BUILD)/tidy/%.cpp.ok: %.cpp .clang-tidy $(BUILD)/obj/%.o | $(CUDA_HEADER)
 	@mkdir -p $(@D)
-	clang-tidy --quiet $< -- $(CPPFLAGS) -std=c++20 -pthread
+	$(call say,TIDY,$<)clang-tidy --quiet $< -- $(CPPFLAGS) -std=c++20 -pthread
 	@touch $@
 
 install: all
