@@ -58,7 +58,6 @@ void Scheduler::preempt_youngest() {
   running_.erase(youngest);
   release(sequence);
   sequence.written = 0;
-  sequence.cursor = 0;
   ++sequence.attempt;
   ++stats_.preemptions;
   waiting_.push_front(std::move(sequence));
@@ -83,7 +82,6 @@ void Scheduler::grow() {
       ++live_blocks_;
     }
   }
-  blocks_.give_back(taken);
 }
 
 void Scheduler::admit() {

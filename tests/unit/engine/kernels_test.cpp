@@ -59,14 +59,18 @@ TEST_F(Kernels, WriteOnlyTheirTokens) {
 
 TEST_F(Kernels, FindASingleWrongBitAndSayWhere) {
   write(kWhole, 3);
-  values_[word_of(3, 9) + kRowWords - 1] ^= 1U << 31U;
-  const Counters counters = check(kWhole, 3);
-  EXPECT_EQ(counters.rows_wrong, 1U);
-  EXPECT_EQ(counters.wrong_seed, 77U);
-  EXPECT_EQ(counters.wrong_layer, 3U);
-  EXPECT_EQ(counters.wrong_value, 1U);
-  EXPECT_EQ(counters.wrong_position, 9U);
-  EXPECT_EQ(counters.wrong_block, 3U);
+  for (std::uint32_t i = 0; i < kRowWords; ++i) {
+    std::uint32_t& word = values_[word_of(3, 9) + i];
+    word ^= 1U << i;
+    const Counters counters = check(kWhole, 3);
+    word ^= 1U << i;
+    EXPECT_EQ(counters.rows_wrong, 1U) << i;
+    EXPECT_EQ(counters.wrong_seed, 77U);
+    EXPECT_EQ(counters.wrong_layer, 3U);
+    EXPECT_EQ(counters.wrong_value, 1U);
+    EXPECT_EQ(counters.wrong_position, 9U);
+    EXPECT_EQ(counters.wrong_block, 3U);
+  }
 }
 
 TEST_F(Kernels, TellApartRequestsLayersPositionsKeysAndValues) {

@@ -139,22 +139,53 @@ TEST(Scheduler, PreemptsTheYoungestAndComputesItAgain) {
   Memory memory;
   scheduler.arrive({0, 0, 8, 9});
   scheduler.arrive({1, 0, 8, 9});
+  std::vector<std::uint64_t> seeds;  // in order of their first write
   std::uint64_t step = 0;
-  std::uint64_t preempted_at = 0;
-  while (scheduler.stats().finished < 2 && step < 100) {
-    memory.run(scheduler.plan(step));
+  bool preempted = false;
+  for (; scheduler.stats().finished < 2 && step < 100; ++step) {
+    const Plan plan = scheduler.plan(step);
+    memory.run(plan);
     scheduler.launched();
-    if (preempted_at == 0 && scheduler.stats().preemptions > 0) {
-      preempted_at = step;
+    for (const Span& span : plan.writes) {
+      if (std::find(seeds.begin(), seeds.end(), span.seed) == seeds.end()) {
+        seeds.push_back(span.seed);
+      }
+    }
+    if (!preempted && scheduler.stats().preemptions > 0) {
+      preempted = true;
       EXPECT_EQ(scheduler.running(), 1U);
       EXPECT_EQ(scheduler.waiting(), 1U);
+      EXPECT_EQ(plan.writes.at(0).seed, seeds.at(0));  // the elder goes on
     }
-    ++step;
   }
+  EXPECT_TRUE(preempted);
   EXPECT_EQ(scheduler.stats().finished, 2U);
-  EXPECT_GE(scheduler.stats().preemptions, 1U);
+  // Every attempt writes other data, so that the last one's cannot pass for it.
+  EXPECT_EQ(seeds.size(), 2 + scheduler.stats().preemptions);
   EXPECT_EQ(scheduler.stats().waits.size(), 2U);  // a second first token is none
   EXPECT_EQ(blocks.available(), 6U);
+}
+
+TEST(Scheduler, PutsThePreemptedBeforeThoseThatWait) {
+  StaticBlocks blocks(6, 0);
+  Scheduler scheduler(kSettings, blocks, 6);
+  scheduler.arrive({0, 0, 8, 8});
+  scheduler.arrive({1, 0, 8, 9});
+  scheduler.arrive({2, 0, 8, 9});
+  std::uint64_t step = 0;
+  while (scheduler.stats().preemptions == 0 && step < 100) {
+    scheduler.plan(step++);
+    scheduler.launched();
+  }
+  ASSERT_EQ(scheduler.stats().preemptions, 1U);
+  while (scheduler.stats().finished < 2 && step < 100) {
+    scheduler.plan(step++);
+    scheduler.launched();
+    if (scheduler.stats().finished == 1) {
+      EXPECT_EQ(scheduler.stats().waits.size(), 2U) << "the third began before the second ended";
+    }
+  }
+  EXPECT_EQ(scheduler.stats().finished, 2U);
 }
 
 TEST(Scheduler, RejectsWhatCanNeverFit) {
