@@ -1,0 +1,160 @@
+"""The calls of kvcached.h for adapters, through ctypes: the interpreter's lock is free during each.
+
+Nothing here raises because the library refuses: calls answer the library's result code.
+"""
+
+import ctypes
+from ctypes import (POINTER, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_uint,
+                    c_uint32, c_uint64, c_void_p, sizeof)
+
+OK = 0
+INVALID = -1
+NOT_ELASTIC = -2
+SHORT = -3
+OFF = -4
+LOST = -5
+FAILED = -6
+
+WHOLE_STRIPES = 1
+
+_RANGES = 64  # ranges that one acquire can answer
+
+
+class _Segment(Structure):
+    _fields_ = [("base", c_uint64), ("stride", c_uint64), ("block_bytes", c_uint64)]
+
+
+class _Range(Structure):
+    _fields_ = [("first", c_uint64), ("count", c_uint64)]
+
+
+class _Geometry(Structure):
+    _fields_ = [("struct_size", c_size_t), ("segments", POINTER(_Segment)),
+                ("segment_count", c_size_t), ("blocks", c_uint64), ("pinned", POINTER(_Range)),
+                ("pinned_count", c_size_t), ("stripe_bytes", c_uint64)]
+
+
+class _CacheInfo(Structure):
+    _fields_ = [("struct_size", c_size_t), ("blocks", c_uint64), ("live", c_uint64),
+                ("ready", c_uint64), ("stripes", c_uint64), ("backed_bytes", c_uint64),
+                ("warm_bytes", c_uint64), ("short_grants", c_uint64), ("lost_blocks", c_uint64)]
+
+
+class _Model(Structure):
+    _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("layers", c_uint32),
+                ("kv_heads", c_uint32), ("head_dim", c_uint32), ("bytes_per_element", c_uint32),
+                ("max_seq_len", c_uint32), ("block_tokens", c_uint32)]
+
+
+class _ModelInfo(Structure):
+    _fields_ = [("struct_size", c_size_t), ("bytes_per_token", c_uint64),
+                ("capacity_tokens", c_uint64), ("guaranteed_tokens", c_uint64)]
+
+
+_SIGNATURES = {
+    "tag_push": [c_char_p],
+    "tag_pop": [],
+    "resident": [c_uint64, c_size_t, c_size_t, POINTER(c_size_t)],
+    "back_whole": [c_uint64, c_int64],
+    "adapter_report": [c_char_p, c_char_p],
+    "model_register": [POINTER(_Model), POINTER(_ModelInfo)],
+    "cache_create": [POINTER(_Geometry), POINTER(c_void_p)],
+    "cache_destroy": [c_void_p],
+    "cache_acquire": [c_void_p, c_uint64, c_uint, c_int64, POINTER(_Range), POINTER(c_size_t)],
+    "cache_release": [c_void_p, POINTER(_Range), c_size_t],
+    "cache_expect": [c_void_p, c_uint64],
+    "cache_describe": [c_void_p, POINTER(_CacheInfo)],
+    "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
+}
+
+
+class Library:
+    """The preloaded library. AttributeError when it is not there."""
+
+    def __init__(self):
+        library = ctypes.CDLL(None)
+        for name, arguments in _SIGNATURES.items():
+            function = getattr(library, "kvcached_" + name)
+            function.argtypes = arguments
+            function.restype = c_int
+            setattr(self, "_" + name, function)
+
+    def tag_push(self, tag):
+        return self._tag_push(tag.encode())
+
+    def tag_pop(self):
+        return self._tag_pop()
+
+    def resident(self, address, size):
+        """Result code and the bytes of [address, address + size) that have memory."""
+        resident = c_size_t(0)
+        return self._resident(address, 0, size, byref(resident)), resident.value
+
+    def back_whole(self, base, wait_ms):
+        return self._back_whole(base, wait_ms)
+
+    def report(self, adapter, state):
+        return self._adapter_report(adapter.encode(), state.encode())
+
+    def register_model(self, name, layers, kv_heads, head_dim, bytes_per_element, max_seq_len,
+                       block_tokens):
+        """Result code and the capacity in tokens of this tenant."""
+        model = _Model(sizeof(_Model), name.encode(), layers, kv_heads, head_dim,
+                       bytes_per_element, max_seq_len, block_tokens)
+        info = _ModelInfo(sizeof(_ModelInfo))
+        return self._model_register(byref(model), byref(info)), info.capacity_tokens
+
+    def create_cache(self, segments, blocks, pinned):
+        """Result code and a Cache. `segments` are (base, stride, block_bytes), `pinned` are
+        (first, count)."""
+        handle = c_void_p()
+        geometry = _Geometry(sizeof(_Geometry), (_Segment * len(segments))(*segments),
+                             len(segments), blocks, (_Range * len(pinned))(*pinned), len(pinned),
+                             0)
+        code = self._cache_create(byref(geometry), byref(handle))
+        return code, Cache(self, handle) if code == OK else None
+
+
+class Cache:
+    """One cache of the library. Used by one thread at a time."""
+
+    def __init__(self, library, handle):
+        self._library = library
+        self._handle = handle
+        self._ranges = (_Range * _RANGES)()
+        self._info = _CacheInfo(sizeof(_CacheInfo))
+
+    def destroy(self):
+        return self._library._cache_destroy(self._handle)
+
+    def stripes(self):
+        """Result code and the (first, count) of every stripe."""
+        count = c_size_t(0)
+        code = self._library._cache_stripes(self._handle, None, byref(count))
+        if code != OK:
+            return code, []
+        ranges = (_Range * count.value)()
+        code = self._library._cache_stripes(self._handle, ranges, byref(count))
+        return code, [(r.first, r.count) for r in ranges[:count.value]]
+
+    def acquire(self, blocks, wait_ms):
+        """Result code and the (first, count) that are allocatable now: whole stripes. Some may
+        have come with SHORT too."""
+        count = c_size_t(_RANGES)
+        code = self._library._cache_acquire(self._handle, blocks, WHOLE_STRIPES, wait_ms,
+                                            self._ranges, byref(count))
+        if code not in (OK, SHORT):
+            return code, []
+        return code, [(r.first, r.count) for r in self._ranges[:count.value]]
+
+    def release(self, ranges):
+        return self._library._cache_release(self._handle, (_Range * len(ranges))(*ranges),
+                                            len(ranges))
+
+    def expect(self, blocks):
+        return self._library._cache_expect(self._handle, blocks)
+
+    def short_grants(self):
+        """How often the pool refused so far."""
+        self._library._cache_describe(self._handle, byref(self._info))
+        return self._info.short_grants

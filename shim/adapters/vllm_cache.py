@@ -1,0 +1,245 @@
+"""vLLM: from the engine's KV allocation to an elastic cache with a balloon on its block pool."""
+
+import itertools
+import logging
+import os
+import sys
+
+from _kvcached import balloon, client, layout
+
+PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
+PREFIX_CACHE_DEFAULT = 0.05
+HORIZON = 32  # steps of decoding to prepare for
+AHEAD_REQUESTS = 256  # waiting requests looked at before a step
+START_WAIT_MS = 30000  # for memory that an engine cannot start without
+
+log = logging.getLogger("kvcached")
+
+
+def serve(worker, kv_cache_config):
+    """Why this engine's cache cannot be elastic, in words; "" when it can."""
+    config = worker.vllm_config
+    if config.parallel_config.world_size != 1:
+        return "more than one GPU"
+    if config.kv_transfer_config is not None:
+        return "a KV connector"
+    if getattr(config.model_config, "enable_cumem_allocator", False) or getattr(
+            config.model_config, "enable_sleep_mode", False):
+        return "the sleep-mode allocator"
+    if not kv_cache_config.kv_cache_tensors or kv_cache_config.num_blocks < 2:
+        return "no KV cache"
+    return ""
+
+
+class Allocation:
+    """The KV cache of one engine, from its tensors to its balloon. `bases` are the elastic
+    allocations that are not known to be backed as a whole: as long as there are any, either the
+    balloon stands or the engine must not run."""
+
+    def __init__(self, library, worker, kv_cache_config):
+        self.library = library
+        self.config = worker.vllm_config
+        self.kv_cache_config = kv_cache_config
+        self.blocks = kv_cache_config.num_blocks
+        self.pieces = {}
+        self.bases = []
+        self.cache = None
+        self.balloon = None
+        self.state = ""
+        self.trouble_was = ""
+
+    def report(self, text):
+        if text != self.state:
+            self.state = text
+            self.library.report("vllm", text)
+
+    # ---- Tensors -----------------------------------------------------------------------------
+
+    def tag(self, allocate):
+        """Calls `allocate`, the engine's own function that makes {layer: tensor}, such that its
+        memory is elastic."""
+        torch = sys.modules["torch"]
+        try:
+            torch.cuda.empty_cache()  # or torch may serve it from memory that it holds already
+            tagged = self.library.tag_push("kv") == client.OK
+        except Exception as error:
+            log.warning("kvcached: %r", error)
+            tagged = False
+        if not tagged:
+            self.report("stock: the library passes through")
+            return allocate()
+        try:
+            tensors = allocate()
+        finally:
+            self.library.tag_pop()
+        try:
+            self._find(torch, tensors.values())
+        except Exception as error:
+            self.give_up(error)
+        return tensors
+
+    def _find(self, torch, tensors):
+        self.pieces = layout.allocations(tensors)
+        codes = {address: self.library.resident(address, size)[0]
+                 for address, size in self.pieces.items()}
+        elastic = [address for address, code in codes.items() if code == client.OK]
+        self.bases = _bases(torch, elastic)
+        if not elastic:
+            self.pieces = {}
+            self.report("stock: torch took the memory elsewhere")
+        elif len(elastic) < len(codes):
+            self.give_up("torch took a part of the memory elsewhere")
+
+    def make_cache(self, kv_caches):
+        """`kv_caches`: {layer: tensor or tensors}, the views that the kernels use."""
+        if not self.pieces or self.trouble_was:
+            return
+        try:
+            views = []
+            for view in kv_caches.values():
+                views.extend(view if isinstance(view, (list, tuple)) else [view])
+            segments = layout.segments(self.pieces, views, self.blocks)
+            code, self.cache = self.library.create_cache(segments, self.blocks, [(0, 1)])
+            if code != client.OK:
+                self.give_up("cache_create answered %d" % code)
+                return
+            self.report("elastic: %d segments, %d blocks" % (len(segments), self.blocks))
+        except Exception as error:
+            self.give_up(error)
+            return
+        try:
+            self._register_model()
+        except Exception as error:  # only shown
+            log.warning("kvcached: the model's shape: %r", error)
+
+    def end(self):
+        """The engine's KV memory is complete."""
+        if not self.state:
+            if self.bases:
+                self.give_up("the model runner lays out its cache in an unknown way")
+            else:
+                self.report("stock: the model runner allocates in an unknown way")
+
+    def _register_model(self):
+        groups = self.kv_cache_config.kv_cache_groups
+        spec = groups[0].kv_cache_spec
+        spec = next(iter(getattr(spec, "kv_cache_specs", {"": spec}).values()))
+        shape = [getattr(spec, name, None) for name in ("num_kv_heads", "head_size", "dtype")]
+        if None in shape:
+            return
+        model = self.config.model_config
+        code, capacity = self.library.register_model(
+            str(getattr(model, "served_model_name", None) or model.model),
+            sum(len(group.layer_names) for group in groups), shape[0], shape[1],
+            shape[2].itemsize, model.max_model_len, spec.block_size)
+        if code == client.OK and 0 < capacity < model.max_model_len:
+            log.warning("kvcached: the limit of this engine covers %d tokens, its longest request "
+                        "may have %d", capacity, model.max_model_len)
+
+    # ---- Block pool --------------------------------------------------------------------------
+
+    def meet(self, pool):
+        """The engine made its block pool: withholds all blocks without memory."""
+        if self.balloon is not None or not self.bases:
+            return
+        if self.cache is not None:
+            try:
+                self._inflate(pool, self.cache)
+                self.balloon.grow(1)
+                return
+            except Exception as error:
+                self.give_up(error)
+        if self.bases:
+            try:
+                self._inflate(pool, None)
+                self.balloon.pin(self.trouble_was)
+            except Exception as error:
+                log.warning("kvcached: %r", error)
+                self.must_back()
+
+    def _inflate(self, pool, cache):
+        if len(pool.blocks) != self.blocks:
+            raise balloon.Broken("a pool of %d blocks for a cache of %d" %
+                                 (len(pool.blocks), self.blocks))
+        self.balloon = balloon.Balloon(pool, self.library, cache, self.bases,
+                                       prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
+                                       self.report)
+        pool._kvcached = self.balloon
+
+    # ---- Giving up ---------------------------------------------------------------------------
+
+    def give_up(self, why):
+        """Not elastic after all: backs what was reserved, as far as the pool has memory now."""
+        self.trouble_was = str(why) or repr(why)
+        log.warning("kvcached: the KV cache of this engine is not elastic: %s", self.trouble_was)
+        self.cache = None
+        while self.bases and self.library.back_whole(self.bases[0], 0) == client.OK:
+            self.bases.pop(0)
+        self.report(("pinned, waiting for memory: " if self.bases else "pinned: ") +
+                    self.trouble_was)
+
+    def must_back(self):
+        """No balloon can stand between the engine and unbacked memory. An engine that cannot have
+        all of it does not start, as in stock when its cudaMalloc fails."""
+        while self.bases:
+            if self.library.back_whole(self.bases[0], START_WAIT_MS) != client.OK:
+                raise RuntimeError("kvcached: no memory for the whole KV cache, and it cannot be "
+                                   "elastic: " + self.trouble_was)
+            self.bases.pop(0)
+        self.report("pinned: " + self.trouble_was)
+
+
+def ahead(balloon, scheduler):
+    """Before a step: tells the balloon what it and the next ones may need."""
+    groups = scheduler.kv_cache_config.kv_cache_groups
+    sizes = [group.kv_cache_spec.block_size for group in groups]
+    running = scheduler.running
+    budget = scheduler.max_num_scheduled_tokens
+    tokens = 1 + scheduler.num_lookahead_tokens
+    now = len(running) * sum(-(-tokens // size) for size in sizes)
+    later = sum(len(running) * HORIZON // size for size in sizes)
+    if running and getattr(running[-1], "is_prefill_chunk", False):
+        now += sum(-(-budget // size) for size in sizes)
+    waiting = itertools.chain(*(getattr(queue, "_heap", queue)
+                                for queue in (scheduler.waiting, scheduler.skipped_waiting)))
+    for request in itertools.islice(waiting, AHEAD_REQUESTS):
+        tokens = request.num_tokens
+        blocks = sum(-(-tokens // size) for size in sizes)
+        if budget > 0:
+            now += blocks
+        else:
+            later += blocks
+        budget -= tokens
+    balloon.ahead(now, later)
+
+
+def _bases(torch, addresses):
+    """Where the allocations begin in which torch placed `addresses`."""
+    found = []
+    segments = [(s["address"], s["total_size"]) for s in torch.cuda.memory_snapshot()]
+    for address in addresses:
+        base = next((b for b, size in segments if b <= address < b + size), address)
+        if base not in found:
+            found.append(base)
+    return found
+
+
+def prefix_cache_blocks(blocks, size):
+    """How many free blocks may stay backed because the prefix cache knows them, of `blocks` that
+    take `size` bytes: KVCACHED_PREFIX_CACHE, as a size or a share of the whole cache."""
+    text = os.environ.get(PREFIX_CACHE, "").strip()
+    if not text:
+        return int(PREFIX_CACHE_DEFAULT * blocks)
+    units = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+    try:
+        if text.endswith("%"):
+            share = float(text[:-1]) / 100
+        else:
+            number = text.rstrip("BbGgIiKkMmTt")
+            share = float(number) * units[text[len(number):].strip().upper()] / size
+        if not 0 <= share < float("inf"):
+            raise ValueError(text)
+        return int(min(share, 1) * blocks)
+    except (ValueError, KeyError):
+        log.warning("kvcached: %s=%s: not a size; write e.g. 8GiB or 10%%", PREFIX_CACHE, text)
+        return int(PREFIX_CACHE_DEFAULT * blocks)
