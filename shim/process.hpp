@@ -1,5 +1,5 @@
-// The one object of this process, as the hooks see it: which addresses are elastic, and what is to
-// happen to them. Everything else about it is below this floor.
+// The one object of this process: which addresses are elastic, what is to happen to them, and in
+// which pools the process is a member. Hooks and the public interface stand on it.
 //
 // All functions are thread-safe, never throw, and leave the caller's current context alone. Those
 // that make driver calls say so; they call the driver's own functions, never a hook.
@@ -7,12 +7,20 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <string_view>
 
 #include "policy/settings.hpp"
 #include "policy/units.hpp"
+#include "shim/cache/cache.hpp"
+#include "shim/cache/registry.hpp"
 #include "shim/classify/classify.hpp"
 #include "shim/driver/driver.hpp"
+#include "shim/member/agent.hpp"
+#include "shim/member/member.hpp"
+
+struct kvcached_cache;
 
 namespace kvcached {
 
@@ -42,7 +50,8 @@ struct PoolView {
 class Process {
  public:
   // The object, made at the first call. Null whenever calls must pass through untouched: switched
-  // off, no usable driver, a forked child, process exit has begun. One atomic load once made.
+  // off, no usable driver. One atomic load once made. A forked child gets one of its own. Once
+  // process exit began, nothing is allocated and the driver is not called any more.
   static Process* get() noexcept;
   // The same, but never makes it.
   static Process* existing() noexcept;
@@ -64,8 +73,10 @@ class Process {
 
   // Backs every elastic buffer whole that nobody has claimed. Called before any work is given to
   // the GPU, and only while kvcached_unclaimed is not 0; it becomes 0. Waits until it is done, also
-  // when another thread does it. Makes driver calls, legal while a stream captures.
-  void back_unclaimed() noexcept;
+  // when another thread does it. Makes driver calls, legal while a stream captures. False: the GPU
+  // had no memory for it after all, in spite of the pool's word; the work must not be launched (it
+  // would lose what it writes), and the engine is to be told that memory is out.
+  bool back_unclaimed() noexcept;
 
   // A context is about to be destroyed: from now on no call of ours may use it; returns when none
   // is under way. Always followed by context_closed.
@@ -81,12 +92,36 @@ class Process {
   // None: the engine is shown the GPU as the driver sees it.
   std::optional<PoolView> pool_view(driver::DeviceId device) noexcept;
 
-  // How much plain memory the engine holds on the device now, by the sizes it asked for.
-  void note_plain(driver::DeviceId device, Bytes held) noexcept;
+  // ---- For the calls of the public interface. The references live as long as the process.
+
+  cache::Registry& registry() noexcept;
+  member::Agent& agent() noexcept;
+  const Settings& settings() const noexcept;
+  const Clock& clock() const noexcept;
+
+  // This process in the pool of the device; joins at the first call. Null: that pool cannot be
+  // used.
+  member::Member* member(driver::DeviceId device) noexcept;
+  // The device of the calling thread's current context, else the first one.
+  driver::DeviceId current_device() noexcept;
+
+  // A buffer is claimed now, or whole: what was kept for backing it at the first launch goes back.
+  void claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
+
+  // Handles of the public interface. remember: null without memory.
+  kvcached_cache* remember(std::shared_ptr<cache::Cache> cache) noexcept;
+  std::shared_ptr<cache::Cache> recall(const kvcached_cache* handle) noexcept;
+  std::shared_ptr<cache::Cache> forget(const kvcached_cache* handle) noexcept;
+
+  void report_adapter(std::string_view adapter, std::string_view state) noexcept;
 
  private:
-  Process() = default;
+  struct State;
+  explicit Process(State& state) noexcept : state_(state) {}
   ~Process() = default;
+  static Process* make() noexcept;
+
+  State& state_;
 };
 
 }  // namespace kvcached

@@ -36,7 +36,8 @@ enum kvcached_result {
   KVCACHED_SHORT = -3,       /* the pool gave less than was asked for, perhaps nothing */
   KVCACHED_OFF = -4,         /* the library is switched off, or passes through */
   KVCACHED_LOST = -5,        /* the CUDA context or the buffer is gone or unusable */
-  KVCACHED_FAILED = -6       /* the driver or the system refused; the log says why */
+  KVCACHED_FAILED = -6,      /* the driver or the system refused; the log says why */
+  KVCACHED_BUSY = -7         /* not while a stream captures; try again after it */
 };
 
 #define KVCACHED_PRESENT() (kvcached_version != NULL)
@@ -54,17 +55,19 @@ KVCACHED_API int kvcached_tag_pop(void);
 
 /* ---- Byte ranges ------------------------------------------------------------------------- */
 
-/* Backs every byte of [offset, offset + bytes) of the elastic allocation that starts at `base`,
- * waiting up to `wait_ms` for the pool. Whole extents are backed, so more than asked may become
- * resident. All or nothing: KVCACHED_SHORT leaves what was resident before. New memory is zero. */
-KVCACHED_API int kvcached_grow(uint64_t base, size_t offset, size_t bytes, int64_t wait_ms);
+/* In these calls `address` lies in an elastic allocation, and `offset` counts from it.
+ *
+ * Backs every byte of [offset, offset + bytes), waiting up to `wait_ms` for the pool. Whole extents
+ * are backed, so more than asked may become resident. All or nothing: KVCACHED_SHORT leaves what
+ * was resident before. New memory is zero. KVCACHED_INVALID when a cache has the allocation. */
+KVCACHED_API int kvcached_grow(uint64_t address, size_t offset, size_t bytes, int64_t wait_ms);
 
 /* Gives back the extents that lie wholly inside [offset, offset + bytes). Work already launched may
  * still use them: they go once all of it is done. Their contents are lost. */
-KVCACHED_API int kvcached_shrink(uint64_t base, size_t offset, size_t bytes);
+KVCACHED_API int kvcached_shrink(uint64_t address, size_t offset, size_t bytes);
 
 /* Resident bytes within [offset, offset + bytes). */
-KVCACHED_API int kvcached_resident(uint64_t base, size_t offset, size_t bytes, size_t* resident);
+KVCACHED_API int kvcached_resident(uint64_t address, size_t offset, size_t bytes, size_t* resident);
 
 /* ---- Models ------------------------------------------------------------------------------ */
 
@@ -135,8 +138,9 @@ KVCACHED_API int kvcached_cache_create(const kvcached_geometry* geometry, kvcach
 KVCACHED_API int kvcached_cache_destroy(kvcached_cache* cache);
 
 enum kvcached_acquire_flags {
-  KVCACHED_WHOLE_STRIPES = 1 /* whole stripes, for callers that keep a free list of their own: at
+  KVCACHED_WHOLE_STRIPES = 1, /* whole stripes, for callers that keep a free list of their own: at
                                 least `blocks` blocks where the pool has them */
+  KVCACHED_UNTIL_REFUSED = 2  /* wait only for memory that the pool grants: a refusal ends it */
 };
 
 /* Makes blocks allocatable: takes `blocks` free blocks, from the fullest stripes first, and returns
@@ -173,9 +177,10 @@ KVCACHED_API int kvcached_cache_stripes(kvcached_cache* cache, kvcached_range* r
  * ("vllm", "elastic: 16 segments"). Both are copied and cut to 31 and 95 characters. */
 KVCACHED_API int kvcached_adapter_report(const char* adapter, const char* state);
 
-/* Backs the whole allocation that starts at `base`, for good: it behaves as plain memory from then
- * on. For adapters that find an engine they do not know. Waits up to `wait_ms` for the pool. */
-KVCACHED_API int kvcached_back_whole(uint64_t base, int64_t wait_ms);
+/* Backs the whole elastic allocation in which `address` lies, for good: it behaves as plain memory
+ * from then on. For adapters that find an engine they do not know. Waits up to `wait_ms` for the
+ * pool. */
+KVCACHED_API int kvcached_back_whole(uint64_t address, int64_t wait_ms);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,26 @@
 
 namespace kvcached::member {
 
+namespace {
+
+thread_local Prepaid* t_prepaid = nullptr;
+
+}  // namespace
+
+Prepaid::Prepaid(Member& member, Pages pages) noexcept : member_(member), rest_(pages) {
+  t_prepaid = this;
+}
+
+Prepaid::~Prepaid() { t_prepaid = nullptr; }
+
+bool Member::charge(Pages pages) noexcept {
+  if (t_prepaid != nullptr && &t_prepaid->member_ == this && t_prepaid->rest_ >= pages) {
+    t_prepaid->rest_ -= pages;
+    return true;
+  }
+  return ledger_->charge(pages);
+}
+
 std::string_view program_name() noexcept {
   return program_invocation_short_name != nullptr ? program_invocation_short_name : "unknown";
 }

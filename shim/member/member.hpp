@@ -18,7 +18,7 @@ class Member final : public cache::Budget {
   static std::unique_ptr<Member> join(const Settings& settings, const ledger::GpuUuid& gpu,
                                       Bytes gpu_total, const Clock& clock) noexcept;
 
-  bool charge(Pages pages) noexcept override { return ledger_->charge(pages); }
+  bool charge(Pages pages) noexcept override;
   void uncharge(Pages pages) noexcept override { ledger_->uncharge(pages); }
   Pages limit() const noexcept override;
 
@@ -31,6 +31,24 @@ class Member final : public cache::Budget {
   explicit Member(std::unique_ptr<ledger::Ledger> ledger) : ledger_(std::move(ledger)) {}
 
   std::unique_ptr<ledger::Ledger> ledger_;
+};
+
+// While it lives, charges of this thread to this member are paid from pages that were charged
+// earlier, as long as they last.
+class Prepaid {
+ public:
+  Prepaid(Member& member, Pages pages) noexcept;
+  ~Prepaid();
+  Prepaid(const Prepaid&) = delete;
+  Prepaid& operator=(const Prepaid&) = delete;
+
+  // Not used: still charged, and the caller's to uncharge.
+  Pages rest() const noexcept { return rest_; }
+
+ private:
+  friend class Member;
+  const Member& member_;
+  Pages rest_;
 };
 
 // The program's name as the tenant and `stat` show it: the last part of its path.

@@ -1,0 +1,352 @@
+// What each call of kvcached.h means.
+#define KVCACHED_BUILDING
+#include <algorithm>
+#include <limits>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "shim/cache/cache.hpp"
+#include "shim/cache/ranges.hpp"
+#include "shim/classify/tags.hpp"
+#include "shim/include/kvcached.h"
+#include "shim/log.hpp"
+#include "shim/process.hpp"
+
+namespace {
+
+using namespace kvcached;
+using std::chrono::milliseconds;
+
+constexpr Duration kBusyPatience = std::chrono::seconds(1);   // for a capture to end
+constexpr Duration kClosePatience = std::chrono::seconds(2);  // for a closed cache's memory to go
+
+int code(cache::Result result) noexcept {
+  switch (result) {
+    case cache::Result::ok:
+      return KVCACHED_OK;
+    case cache::Result::shortage:
+      return KVCACHED_SHORT;
+    case cache::Result::not_now:
+      return KVCACHED_BUSY;
+    case cache::Result::invalid:
+      return KVCACHED_INVALID;
+    case cache::Result::lost:
+      return KVCACHED_LOST;
+    case cache::Result::failed:
+      break;
+  }
+  return KVCACHED_FAILED;
+}
+
+Duration duration(std::int64_t ms) noexcept {
+  constexpr std::int64_t kDay = 24 * 3600 * 1000;
+  return milliseconds(std::clamp<std::int64_t>(ms, 0, kDay));
+}
+
+// Tries until it is neither `retry` nor past the deadline, pausing 1 to 20 ms in between.
+template <class F>
+cache::Result persist(const Clock& clock, Duration patience, cache::Result retry, F attempt) {
+  const Instant deadline = clock.now() + patience;
+  for (Duration pause = milliseconds(1);; pause = std::min<Duration>(pause * 2, milliseconds(20))) {
+    const cache::Result result = attempt();
+    const Duration left = deadline - clock.now();
+    if (result != retry || left <= Duration::zero()) return result;
+    std::this_thread::sleep_for(std::min(pause, left));
+  }
+}
+
+struct Place {
+  std::shared_ptr<cache::Buffer> buffer;
+  Bytes offset;
+};
+
+// The elastic buffer and offset of address + offset; `bytes` must fit behind it.
+int locate(Process& process, std::uint64_t address, std::size_t offset, std::size_t bytes,
+           Place& out) noexcept {
+  const cache::Lookup found = process.registry().find(address);
+  if (found.found == cache::Found::unknown || found.offset >= found.buffer->requested())
+    return KVCACHED_NOT_ELASTIC;
+  const std::uint64_t room = (found.buffer->requested() - found.offset).value;
+  if (offset > room || bytes > room - offset) return KVCACHED_INVALID;
+  out = {found.buffer, found.offset + Bytes(offset)};
+  return KVCACHED_OK;
+}
+
+// Byte ranges of the buffer, waiting for an open capture.
+cache::Result ranges_of(Process& process, const std::shared_ptr<cache::Buffer>& buffer,
+                        std::shared_ptr<cache::Ranges>& out) noexcept {
+  const cache::Result made = persist(process.clock(), kBusyPatience, cache::Result::not_now, [&] {
+    return cache::Ranges::of(buffer, process.agent(), process.clock(), out);
+  });
+  if (made == cache::Result::ok) process.claimed(buffer);
+  return made;
+}
+
+}  // namespace
+
+extern "C" {
+
+int kvcached_version(void) { return KVCACHED_API_VERSION; }
+
+int kvcached_tag_push(const char* tag) {
+  if (tag == nullptr) return KVCACHED_INVALID;
+  classify::push_tag(tag);
+  return KVCACHED_OK;
+}
+
+int kvcached_tag_pop(void) { return classify::pop_tag() ? KVCACHED_OK : KVCACHED_INVALID; }
+
+int kvcached_grow(uint64_t address, size_t offset, size_t bytes, int64_t wait_ms) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  Place place;
+  if (const int bad = locate(*process, address, offset, bytes, place)) return bad;
+  std::shared_ptr<cache::Ranges> ranges;
+  const cache::Result made = ranges_of(*process, place.buffer, ranges);
+  if (made != cache::Result::ok) return code(made);
+  return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage,
+                      [&] { return ranges->grow(place.offset, Bytes(bytes)); }));
+}
+
+int kvcached_shrink(uint64_t address, size_t offset, size_t bytes) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  Place place;
+  if (const int bad = locate(*process, address, offset, bytes, place)) return bad;
+  std::shared_ptr<cache::Ranges> ranges;
+  const cache::Result made = ranges_of(*process, place.buffer, ranges);
+  if (made != cache::Result::ok) return code(made);
+  return code(ranges->shrink(place.offset, Bytes(bytes)));
+}
+
+int kvcached_resident(uint64_t address, size_t offset, size_t bytes, size_t* resident) {
+  Process* const process = Process::get();
+  if (resident == nullptr) return KVCACHED_INVALID;
+  if (process == nullptr) return KVCACHED_OFF;
+  Place place;
+  if (const int bad = locate(*process, address, offset, bytes, place)) return bad;
+  Bytes answer = place.buffer->resident(place.offset, Bytes(bytes));
+  if (const auto ranges = std::dynamic_pointer_cast<cache::Ranges>(place.buffer->worker()))
+    if (const auto r = ranges->resident(place.offset, Bytes(bytes), answer); r != cache::Result::ok)
+      return code(r);
+  *resident = answer.value;
+  return KVCACHED_OK;
+}
+
+int kvcached_back_whole(uint64_t address, int64_t wait_ms) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  Place place;
+  if (const int bad = locate(*process, address, 0, 0, place)) return bad;
+  process->claimed(place.buffer);
+  return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage,
+                      [&] { return place.buffer->back_whole(); }));
+}
+
+int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info) {
+  if (model == nullptr || model->struct_size < sizeof(kvcached_model) || model->name == nullptr)
+    return KVCACHED_INVALID;
+  if (info != nullptr && info->struct_size < sizeof(kvcached_model_info)) return KVCACHED_INVALID;
+  std::uint64_t per_token = 2;  // K and V
+  for (const std::uint32_t factor :
+       {model->layers, model->kv_heads, model->head_dim, model->bytes_per_element})
+    if (factor == 0 || __builtin_mul_overflow(per_token, factor, &per_token))
+      return KVCACHED_INVALID;
+  if (model->max_seq_len == 0 || model->block_tokens == 0) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  member::Member* const member = process->member(process->current_device());
+  if (member == nullptr) return KVCACHED_OFF;
+  try {
+    ledger::ModelShape shape;
+    shape.name = model->name;
+    shape.layers = model->layers;
+    shape.kv_heads = model->kv_heads;
+    shape.head_dim = model->head_dim;
+    shape.bytes_per_element = model->bytes_per_element;
+    shape.max_seq_len = model->max_seq_len;
+    shape.block_tokens = model->block_tokens;
+    shape.bytes_per_token = per_token;
+    member->ledger().describe_model(shape);
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+  if (info != nullptr) {
+    info->bytes_per_token = per_token;
+    info->capacity_tokens = bytes_of(member->limit()).value / per_token;
+    info->guaranteed_tokens = bytes_of(member->ledger().limits().min).value / per_token;
+  }
+  return KVCACHED_OK;
+}
+
+int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** out) {
+  if (geometry == nullptr || out == nullptr || geometry->struct_size < sizeof(kvcached_geometry) ||
+      geometry->segments == nullptr || geometry->segment_count == 0 ||
+      (geometry->pinned == nullptr && geometry->pinned_count != 0))
+    return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  try {
+    std::vector<std::shared_ptr<cache::Buffer>> buffers;
+    std::vector<cache::Segment> segments;
+    for (std::size_t i = 0; i < geometry->segment_count; ++i) {
+      const kvcached_segment& s = geometry->segments[i];
+      Place place;
+      if (const int bad = locate(*process, s.base, 0, 0, place)) return bad;
+      const auto known = std::find(buffers.begin(), buffers.end(), place.buffer);
+      const auto index = static_cast<std::uint32_t>(known - buffers.begin());
+      if (known == buffers.end()) buffers.push_back(place.buffer);
+      segments.push_back({index, place.offset, Bytes(s.stride), Bytes(s.block_bytes)});
+    }
+    std::vector<cache::BlockRange> pinned;
+    for (std::size_t i = 0; i < geometry->pinned_count; ++i)
+      pinned.push_back({geometry->pinned[i].first, geometry->pinned[i].count});
+    cache::CacheRequest request;
+    request.buffers = buffers;
+    request.segments = segments;
+    request.blocks = geometry->blocks;
+    request.pinned = pinned;
+    request.extent_bytes =
+        geometry->stripe_bytes != 0 ? Bytes(geometry->stripe_bytes) : process->settings().stripe;
+    request.warm_cap = process->settings().warm.value_or(Bytes::max());
+    std::shared_ptr<cache::Cache> cache;
+    const cache::Result made = persist(
+        process->clock(), kBusyPatience, cache::Result::not_now,
+        [&] { return cache::Cache::create(request, process->agent(), process->clock(), cache); });
+    if (made != cache::Result::ok) return code(made);
+    for (const auto& buffer : buffers) process->claimed(buffer);
+    kvcached_cache* const handle = process->remember(cache);
+    if (handle == nullptr) {
+      cache->close();
+      return KVCACHED_FAILED;
+    }
+    *out = handle;
+    process->agent().wake();
+    return KVCACHED_OK;
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+}
+
+int kvcached_cache_destroy(kvcached_cache* handle) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->forget(handle);
+  if (!cache) return KVCACHED_INVALID;
+  cache->close();
+  process->agent().wake();
+  // Its allocations can serve another cache only when it has let go of them.
+  persist(process->clock(), kClosePatience, cache::Result::not_now, [&] {
+    cache->work();
+    return cache->finished() ? cache::Result::ok : cache::Result::not_now;
+  });
+  return KVCACHED_OK;
+}
+
+int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned flags, int64_t wait_ms,
+                           kvcached_range* ranges, size_t* range_count) {
+  constexpr unsigned kKnown = KVCACHED_WHOLE_STRIPES | KVCACHED_UNTIL_REFUSED;
+  if (range_count == nullptr || (ranges == nullptr && *range_count != 0) || (flags & ~kKnown) != 0)
+    return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  if (cache->closed()) return KVCACHED_LOST;
+  static_assert(sizeof(kvcached_range) == sizeof(cache::BlockRange));
+  if (wait_ms > 0 && cache->available() < blocks) {
+    const auto patience =
+        (flags & KVCACHED_UNTIL_REFUSED) != 0 ? cache::Patience::mapping : cache::Patience::pool;
+    // Whatever ended the wait, what is ready by then is taken.
+    cache->wait_ready(blocks, process->clock().now() + duration(wait_ms), patience);
+  }
+  try {
+    std::vector<cache::BlockRange> taken(*range_count);
+    const cache::Acquired got =
+        cache->acquire(blocks, (flags & KVCACHED_WHOLE_STRIPES) != 0, taken);
+    for (std::size_t i = 0; i < got.ranges; ++i) ranges[i] = {taken[i].first, taken[i].count};
+    *range_count = got.ranges;
+    return code(got.result);
+  } catch (...) {
+    *range_count = 0;
+    return KVCACHED_FAILED;
+  }
+}
+
+int kvcached_cache_release(kvcached_cache* handle, const kvcached_range* ranges,
+                           size_t range_count) {
+  if (ranges == nullptr && range_count != 0) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  try {
+    std::vector<cache::BlockRange> given;
+    given.reserve(range_count);
+    for (std::size_t i = 0; i < range_count; ++i)
+      given.push_back({ranges[i].first, ranges[i].count});
+    return code(cache->release(given));
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+}
+
+int kvcached_cache_expect(kvcached_cache* handle, uint64_t blocks) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  cache->expect(blocks);
+  return KVCACHED_OK;
+}
+
+uint64_t kvcached_cache_available(kvcached_cache* handle) {
+  Process* const process = Process::get();
+  if (process == nullptr) return 0;
+  const auto cache = process->recall(handle);
+  return cache ? cache->available() : 0;
+}
+
+int kvcached_cache_describe(kvcached_cache* handle, kvcached_cache_info* info) {
+  if (info == nullptr || info->struct_size < sizeof(kvcached_cache_info)) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  const cache::CacheStats stats = cache->stats();
+  info->blocks = stats.blocks;
+  info->live = stats.live;
+  info->ready = stats.ready;
+  info->stripes = stats.stripes;
+  info->backed_bytes = bytes_of(stats.held).value;
+  info->warm_bytes = bytes_of(stats.warm).value;
+  info->short_grants = stats.short_grants;
+  info->lost_blocks = stats.lost_blocks;
+  return KVCACHED_OK;
+}
+
+int kvcached_cache_stripes(kvcached_cache* handle, kvcached_range* ranges, size_t* count) {
+  if (count == nullptr) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  const auto stripes = cache->stripes();
+  if (ranges != nullptr)
+    for (std::size_t i = 0; i < std::min(*count, stripes.size()); ++i)
+      ranges[i] = {stripes[i].first, stripes[i].count};
+  *count = stripes.size();
+  return KVCACHED_OK;
+}
+
+int kvcached_adapter_report(const char* adapter, const char* state) {
+  if (adapter == nullptr || state == nullptr) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  process->report_adapter(adapter, state);
+  inform("{}: {}", adapter, state);
+  return KVCACHED_OK;
+}
+
+}  // extern "C"

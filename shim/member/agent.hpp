@@ -1,0 +1,65 @@
+// The thread of this process that works aside: it drives the workers of all elastic buffers (grow
+// ahead, fence, release), frees what could not be freed at once, and keeps house.
+#pragma once
+
+#include <pthread.h>
+
+#include <condition_variable>
+#include <mutex>
+
+#include "policy/clock.hpp"
+#include "shim/cache/registry.hpp"
+#include "shim/cache/worker.hpp"
+#include "shim/driver/driver.hpp"
+
+namespace kvcached::member {
+
+// What is to be done now and then, beside the workers: publish figures, reap the dead.
+class Housekeeper {
+ public:
+  virtual ~Housekeeper() = default;
+  // On the agent's thread, at most ten times a second. True: something is still under way (pages in
+  // limbo), so come again soon; false: once a second will do.
+  virtual bool keep_house() noexcept = 0;
+};
+
+// One thread, started by the first wake. It sleeps while nothing is to be done and wakes once a
+// second at most then. Its signal mask is full: the engine's signals are the engine's.
+class Agent final : public cache::Waker {
+ public:
+  Agent(cache::Registry& registry, driver::Driver& driver, Housekeeper& housekeeper,
+        const Clock& clock) noexcept;
+  ~Agent() override = default;  // pre: stopped, or never started
+  Agent(const Agent&) = delete;
+  Agent& operator=(const Agent&) = delete;
+
+  // Any thread; never waits for the driver. A thread that cannot be started is tried again at the
+  // next wake; until then callers that wait do the work themselves.
+  void wake() noexcept override;
+
+  // Ends the thread after the unit of work it is at; waits for that, two seconds at most. After it
+  // wakes do nothing.
+  void stop() noexcept;
+
+  bool running() const noexcept;
+
+ private:
+  static void* enter(void* self) noexcept;
+  void run() noexcept;
+  void start_locked() noexcept;
+  // Drives every worker until none has anything to do; says when the next one will have.
+  Instant work_off() noexcept;
+  bool stopping() const noexcept;
+
+  cache::Registry& registry_;
+  driver::Driver& driver_;
+  Housekeeper& housekeeper_;
+  const Clock& clock_;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  bool woken_ = false;
+  bool running_ = false;
+  bool stopping_ = false;
+};
+
+}  // namespace kvcached::member

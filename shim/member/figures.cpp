@@ -1,0 +1,44 @@
+#include "shim/member/figures.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "shim/cache/cache.hpp"
+#include "shim/cache/ranges.hpp"
+
+namespace kvcached::member {
+
+ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device) noexcept {
+  ledger::Figures sum;
+  try {
+    std::vector<const cache::Worker*> seen;
+    for (const auto& buffer : registry.buffers()) {
+      if (buffer->device() != device) continue;
+      sum.reserved += buffer->requested();
+      const auto worker = buffer->worker();
+      const auto* const cache = dynamic_cast<const cache::Cache*>(worker.get());
+      if (cache == nullptr) sum.used += buffer->held();  // whole, or by byte ranges
+      if (worker == nullptr || std::find(seen.begin(), seen.end(), worker.get()) != seen.end())
+        continue;
+      seen.push_back(worker.get());
+      if (cache != nullptr) {
+        const cache::CacheStats stats = cache->stats();
+        sum.used += stats.used;
+        sum.warm += stats.warm;
+        sum.want += stats.want;
+        sum.grows += stats.grows;
+        sum.releases += stats.releases;
+        sum.short_grants += stats.short_grants;
+      } else if (const auto* const ranges = dynamic_cast<const cache::Ranges*>(worker.get())) {
+        sum.grows += ranges->grows();
+        sum.releases += ranges->releases();
+        sum.short_grants += ranges->short_grants();
+      }
+    }
+  } catch (...) {
+    // No memory for a list: the figures stay incomplete until next time.
+  }
+  return sum;
+}
+
+}  // namespace kvcached::member

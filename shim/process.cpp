@@ -1,0 +1,436 @@
+#include "shim/process.hpp"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdlib>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "shim/driver/cuda.hpp"
+#include "shim/log.hpp"
+#include "shim/member/figures.hpp"
+
+std::atomic<std::uint32_t> kvcached_unclaimed{0};
+
+namespace kvcached {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr std::size_t kMaxDevices = 64;
+constexpr Duration kRoomPatience = milliseconds(200);        // for our own warm memory to go
+constexpr Duration kBackPatience = std::chrono::seconds(5);  // for memory before a first launch
+
+std::mutex g_making;  // held by fork, so that a child finds it free
+std::atomic<Process*> g_process{nullptr};
+std::atomic<bool> g_passive{false};  // switched off, unusable, or the process exits
+
+void nap(Duration duration) noexcept {
+  const auto ns = duration.count();
+  const timespec ts = {static_cast<time_t>(ns / 1'000'000'000),
+                       static_cast<long>(ns % 1'000'000'000)};
+  nanosleep(&ts, nullptr);
+}
+
+}  // namespace
+
+struct Device {
+  std::mutex mutex;  // guards joining
+  bool tried = false;
+  // Written once under the mutex, read freely afterwards.
+  std::atomic<member::Member*> member{nullptr};
+  std::unique_ptr<cache::Scratch> scratch;
+};
+
+struct Unclaimed {
+  std::shared_ptr<cache::Buffer> buffer;
+  Pages kept;  // charged ahead for it
+};
+
+struct Process::State final : public member::Housekeeper {
+  State(Settings s, driver::Driver& cuda)
+      : settings(std::move(s)), driver(cuda), agent(registry, cuda, *this, steady_clock()) {}
+
+  Device* device(driver::DeviceId id) noexcept {
+    if (id.ordinal < 0 || static_cast<std::size_t>(id.ordinal) >= kMaxDevices) return nullptr;
+    return &devices[static_cast<std::size_t>(id.ordinal)];
+  }
+  member::Member* join(driver::DeviceId id) noexcept;
+  void take_unclaimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
+  void drop(const Unclaimed& entry) noexcept;
+  bool back(Unclaimed& entry) noexcept;
+  bool keep_house() noexcept override;
+
+  Settings settings;
+  driver::Driver& driver;
+  cache::Registry registry;
+  member::Agent agent;
+  std::array<Device, kMaxDevices> devices;
+  std::atomic<std::uint64_t> last_id{0};
+
+  std::shared_mutex ids_mutex;
+  std::unordered_map<const cache::Buffer*, std::uint64_t> ids;
+
+  std::mutex unclaimed_mutex;  // held while they are backed: others wait for it
+  std::vector<Unclaimed> unclaimed;
+
+  std::shared_mutex handles_mutex;
+  std::unordered_map<std::uintptr_t, std::shared_ptr<cache::Cache>> handles;
+  std::uintptr_t last_handle = 0;
+
+  std::mutex adapter_mutex;
+  std::string adapter;
+  std::string adapter_state;
+};
+
+// ---- Life: made at the first call, told of fork and exit.
+
+namespace {
+
+void before_fork() noexcept { g_making.lock(); }
+void after_fork_in_parent() noexcept { g_making.unlock(); }
+
+}  // namespace
+
+Process* Process::make() noexcept {
+  const std::lock_guard lock(g_making);
+  if (Process* made = g_process.load(std::memory_order_acquire)) return made;
+  if (g_passive.load(std::memory_order_relaxed)) return nullptr;
+  static bool read = false;
+  static bool hooked = false;
+  try {
+    std::vector<std::string> complaints;
+    Settings settings =
+        read_settings([](const char* name) { return std::getenv(name); }, complaints);
+    if (!read) {
+      read = true;
+      log_start(settings.log, settings.log_file.c_str());
+      for (const std::string& complaint : complaints) warn("{}", complaint);
+    }
+    if (settings.disabled) {
+      g_passive.store(true, std::memory_order_relaxed);
+      return nullptr;
+    }
+    driver::Driver* cuda = driver::cuda_driver();
+    if (cuda == nullptr) return nullptr;
+    auto state = std::make_unique<State>(std::move(settings), *cuda);
+    auto* process = new Process(*state.release());
+    if (!hooked) {
+      hooked = true;
+      std::atexit([] {
+        g_passive.store(true);
+        driver::exit_began();
+        if (Process* self = existing()) self->state_.agent.stop();
+      });
+      // The child's threads, locks and CUDA state are the parent's and unusable: it forgets all of
+      // it, and lets go of the parent's membership, whose life the open file would prolong.
+      pthread_atfork(&before_fork, &after_fork_in_parent, [] {
+        if (Process* self = g_process.exchange(nullptr))
+          for (Device& device : self->state_.devices)
+            if (auto* member = device.member.load()) member->abandon();
+        kvcached_unclaimed.store(0);
+        g_making.unlock();
+      });
+    }
+    g_process.store(process, std::memory_order_release);
+    return process;
+  } catch (...) {
+    return nullptr;  // no memory: pass through now, try again at the next call
+  }
+}
+
+Process* Process::get() noexcept {
+  if (Process* made = g_process.load(std::memory_order_acquire)) return made;
+  if (g_passive.load(std::memory_order_relaxed)) return nullptr;
+  return make();
+}
+
+Process* Process::existing() noexcept { return g_process.load(std::memory_order_acquire); }
+
+// ---- Pools.
+
+member::Member* Process::State::join(driver::DeviceId id) noexcept {
+  Device* const d = device(id);
+  if (d == nullptr) return nullptr;
+  if (auto* joined = d->member.load(std::memory_order_acquire)) return joined;
+  const std::lock_guard lock(d->mutex);
+  if (d->tried) return d->member.load(std::memory_order_relaxed);
+  ledger::GpuUuid uuid{};
+  Bytes total;
+  if (driver::device_uuid(id, uuid) != driver::Status::ok ||
+      driver::device_memory(id, total) != driver::Status::ok)
+    return nullptr;  // no device, or not initialized yet: asked again at the next allocation
+  d->tried = true;
+  auto made = member::Member::join(settings, uuid, total, steady_clock());
+  if (!made) return nullptr;
+  d->scratch.reset(new (std::nothrow) cache::Scratch(driver, id));
+  if (!d->scratch) return nullptr;
+  {
+    const std::lock_guard adapter_lock(adapter_mutex);
+    if (!adapter.empty()) made->ledger().report_adapter(adapter, adapter_state);
+  }
+  d->member.store(made.release(), std::memory_order_release);
+  inform("joined the pool of {}: {} MiB", ledger::to_string(uuid),
+         bytes_of(d->member.load()->ledger().pool()).value >> 20);
+  return d->member.load(std::memory_order_relaxed);
+}
+
+member::Member* Process::member(driver::DeviceId device) noexcept { return state_.join(device); }
+
+driver::DeviceId Process::current_device() noexcept {
+  driver::ContextId context;
+  driver::DeviceId device;
+  const bool known = driver::current_context(context, device) == driver::Status::ok;
+  return known ? device : driver::DeviceId{0};
+}
+
+std::optional<PoolView> Process::pool_view(driver::DeviceId device) noexcept {
+  Device* const d = state_.device(device);
+  member::Member* const m = d != nullptr ? d->member.load(std::memory_order_acquire) : nullptr;
+  if (m == nullptr) return std::nullopt;
+  PoolView view;
+  try {
+    for (const auto& buffer : state_.registry.buffers()) {
+      if (buffer->device() != device) continue;
+      view.elastic_asked += buffer->requested();
+      view.elastic_held += bytes_of(buffer->held());
+    }
+    const ledger::Snapshot snapshot = m->ledger().snapshot();
+    view.members_held = bytes_of(snapshot.charged.minus_clamped(m->ledger().charged()));
+  } catch (...) {
+    return std::nullopt;
+  }
+  view.elastic_held += d->scratch->bytes();
+  return view;
+}
+
+bool Process::State::keep_house() noexcept {
+  bool busy = false;
+  for (std::size_t i = 0; i < kMaxDevices; ++i) {
+    auto* const m = devices[i].member.load(std::memory_order_acquire);
+    if (m == nullptr) continue;
+    const driver::DeviceId id{static_cast<int>(i)};
+    const ledger::Figures figures = member::figures_of(registry, id);
+    m->ledger().publish(figures);
+    driver::MemoryInfo info;
+    if (driver.memory_info(id, info) == driver::Status::ok)
+      busy = static_cast<bool>(m->ledger().reap(info.free)) || busy;
+    busy = busy || static_cast<bool>(figures.want);
+  }
+  return busy;
+}
+
+void Process::report_adapter(std::string_view adapter, std::string_view state) noexcept {
+  const std::lock_guard lock(state_.adapter_mutex);
+  try {
+    state_.adapter = adapter;
+    state_.adapter_state = state;
+  } catch (...) {
+    return;  // no memory for two words: not shown
+  }
+  for (Device& d : state_.devices)
+    if (auto* m = d.member.load(std::memory_order_acquire))
+      m->ledger().report_adapter(adapter, state);
+}
+
+// ---- Allocations.
+
+const std::optional<MatchRule>& Process::match() const noexcept { return state_.settings.match; }
+
+bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId context,
+                       driver::DeviceId device, driver::Address& out) noexcept {
+  if (g_passive.load(std::memory_order_relaxed)) return false;
+  member::Member* const m = state_.join(device);
+  if (m == nullptr) return false;
+  // A guess is paid for ahead: should nobody claim it, it must be backed before the first launch.
+  const bool guess = kind == classify::Kind::unclaimed;
+  const Pages kept = guess ? pages_up(size) : Pages{};
+  if (guess && !m->charge(kept)) return false;
+  std::shared_ptr<cache::Buffer> buffer;
+  const cache::Ground ground{state_.driver, *m, *state_.device(device)->scratch};
+  const cache::Result made = cache::Buffer::create(ground, size, context, buffer);
+  if (made != cache::Result::ok) {
+    if (guess) m->uncharge(kept);
+    return false;
+  }
+  try {
+    {
+      const std::unique_lock lock(state_.ids_mutex);
+      state_.ids[buffer.get()] = ++state_.last_id;
+    }
+    if (guess) {
+      const std::lock_guard lock(state_.unclaimed_mutex);
+      state_.unclaimed.push_back({buffer, kept});
+      kvcached_unclaimed.fetch_add(1);
+    }
+  } catch (...) {
+    if (guess) m->uncharge(kept);
+    buffer->destroy();
+    return false;
+  }
+  if (!state_.registry.add(buffer)) {
+    claimed(buffer);
+    buffer->destroy();
+    return false;
+  }
+  out = buffer->base();
+  state_.agent.wake();
+  return true;
+}
+
+void Process::State::drop(const Unclaimed& entry) noexcept {
+  entry.buffer->budget().uncharge(entry.kept);
+  kvcached_unclaimed.fetch_sub(1);
+}
+
+void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  const std::lock_guard lock(state_.unclaimed_mutex);
+  const auto found = std::find_if(state_.unclaimed.begin(), state_.unclaimed.end(),
+                                  [&](const Unclaimed& u) { return u.buffer == buffer; });
+  if (found == state_.unclaimed.end()) return;
+  state_.drop(*found);
+  state_.unclaimed.erase(found);
+}
+
+bool Process::State::back(Unclaimed& entry) noexcept {
+  auto* const m = devices[static_cast<std::size_t>(entry.buffer->device().ordinal)].member.load();
+  const Instant deadline = steady_clock().now() + kBackPatience;
+  for (Duration pause = milliseconds(1);;
+       pause = std::min<Duration>(pause * 2, milliseconds(100))) {
+    cache::Result backed{};
+    {
+      const member::Prepaid prepaid(*m, entry.kept);
+      backed = entry.buffer->back_whole();
+      entry.kept = prepaid.rest();
+    }
+    // Claimed, freed or lost meanwhile: it is somebody else's affair.
+    if (backed == cache::Result::ok || backed == cache::Result::invalid ||
+        backed == cache::Result::lost)
+      return true;
+    if (steady_clock().now() >= deadline) {
+      warn("an allocation of {} MiB cannot be backed before the first launch: the GPU is full",
+           entry.buffer->requested().value >> 20);
+      return false;
+    }
+    nap(pause);
+  }
+}
+
+bool Process::back_unclaimed() noexcept {
+  const std::lock_guard lock(state_.unclaimed_mutex);
+  while (!state_.unclaimed.empty()) {
+    if (!state_.back(state_.unclaimed.back())) return false;
+    state_.drop(state_.unclaimed.back());
+    state_.unclaimed.pop_back();
+  }
+  return true;
+}
+
+FreeAnswer Process::free(driver::Address address) noexcept {
+  const cache::Lookup taken = state_.registry.take(address);
+  if (taken.found == cache::Found::unknown) return FreeAnswer::not_ours;
+  if (taken.found == cache::Found::interior) return FreeAnswer::interior;
+  // During exit the driver is not called any more; what it holds goes with the process.
+  if (g_passive.load(std::memory_order_relaxed)) return FreeAnswer::freed;
+  claimed(taken.buffer);
+  {
+    const std::unique_lock lock(state_.ids_mutex);
+    state_.ids.erase(taken.buffer.get());
+  }
+  const cache::Result destroyed = taken.buffer->destroy();
+  if (destroyed == cache::Result::not_now) {
+    state_.registry.bury(taken.buffer);
+    state_.agent.wake();
+  }
+  return destroyed == cache::Result::lost ? FreeAnswer::lost : FreeAnswer::freed;
+}
+
+std::optional<Elastic> Process::find(driver::Address address) noexcept {
+  if (state_.registry.empty()) return std::nullopt;
+  const cache::Lookup found = state_.registry.find(address);
+  if (found.found == cache::Found::unknown) return std::nullopt;
+  Elastic answer{found.buffer->base(), found.buffer->requested(), found.buffer->device(),
+                 found.buffer->context(), 0};
+  const std::shared_lock lock(state_.ids_mutex);
+  const auto id = state_.ids.find(found.buffer.get());
+  if (id != state_.ids.end()) answer.id = id->second;
+  return answer;
+}
+
+void Process::context_closing(driver::ContextId context) noexcept {
+  driver::context_closing(context);
+}
+
+void Process::context_closed(driver::ContextId context, bool gone) noexcept {
+  if (!gone) return;
+  try {
+    for (const auto& buffer : state_.registry.take_all(context)) {
+      claimed(buffer);
+      {
+        const std::unique_lock lock(state_.ids_mutex);
+        state_.ids.erase(buffer.get());
+      }
+      buffer->abandon();
+    }
+  } catch (...) {
+    warn("no memory to free the allocations of a destroyed context");
+  }
+}
+
+bool Process::make_room(driver::DeviceId device, Bytes size) noexcept {
+  driver::MemoryInfo before;
+  if (state_.driver.memory_info(device, before) != driver::Status::ok) return false;
+  try {
+    for (const auto& worker : state_.registry.workers())
+      if (auto* cache = dynamic_cast<cache::Cache*>(worker.get())) cache->trim();
+  } catch (...) {
+    return false;
+  }
+  state_.agent.wake();
+  const Instant deadline = steady_clock().now() + kRoomPatience;
+  driver::MemoryInfo now = before;
+  while (now.free < size && steady_clock().now() < deadline) {
+    nap(milliseconds(1));
+    if (state_.driver.memory_info(device, now) != driver::Status::ok) return false;
+  }
+  return now.free > before.free;
+}
+
+// ---- For the public interface.
+
+cache::Registry& Process::registry() noexcept { return state_.registry; }
+member::Agent& Process::agent() noexcept { return state_.agent; }
+const Settings& Process::settings() const noexcept { return state_.settings; }
+const Clock& Process::clock() const noexcept { return steady_clock(); }
+
+kvcached_cache* Process::remember(std::shared_ptr<cache::Cache> cache) noexcept {
+  const std::unique_lock lock(state_.handles_mutex);
+  try {
+    const std::uintptr_t handle = ++state_.last_handle;
+    state_.handles.emplace(handle, std::move(cache));
+    // A handle is a number, not an address: one that is stale or made up is noticed.
+    return reinterpret_cast<kvcached_cache*>(handle);
+  } catch (...) {
+    return nullptr;
+  }
+}
+
+std::shared_ptr<cache::Cache> Process::recall(const kvcached_cache* handle) noexcept {
+  const std::shared_lock lock(state_.handles_mutex);
+  const auto found = state_.handles.find(reinterpret_cast<std::uintptr_t>(handle));
+  return found != state_.handles.end() ? found->second : nullptr;
+}
+
+std::shared_ptr<cache::Cache> Process::forget(const kvcached_cache* handle) noexcept {
+  const std::unique_lock lock(state_.handles_mutex);
+  const auto node = state_.handles.extract(reinterpret_cast<std::uintptr_t>(handle));
+  return node ? node.mapped() : nullptr;
+}
+
+}  // namespace kvcached
