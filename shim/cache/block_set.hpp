@@ -23,7 +23,9 @@ class BlockSet {
   BlockRange first_gap(BlockRange within) const noexcept;
 
  private:
-  std::uint64_t word_mask(std::uint64_t word, BlockRange range) const noexcept;
+  // The first block of `within` that is, or is not, in the set; its end when there is none.
+  std::uint64_t find(bool live, BlockRange within) const noexcept;
+
   std::vector<std::uint64_t> words_;
 };
 

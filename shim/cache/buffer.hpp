@@ -97,7 +97,6 @@ class Buffer {
   std::size_t piece_count() const noexcept;
   PageRun piece_run(std::size_t piece) const noexcept;
   bool piece_lost(std::size_t piece) const noexcept;
-  bool piece_backed(std::size_t piece) const noexcept;
 
   // Pages that back(piece) would create.
   Pages missing(std::size_t piece) const noexcept;
@@ -122,32 +121,34 @@ class Buffer {
     bool lost = false;    // mapped to nothing known; never touched again until destroy
     bool held = false;    // `handle` exists and is charged
     std::uint32_t needs = 0;
-    driver::Handle handle;
+    driver::Handle handle{};
 
     bool stranded() const { return held && (!backed || needs == 0); }
   };
 
   Buffer(const Ground& ground, Bytes requested, driver::ContextId context) noexcept;
 
+  // buffer.cpp: addresses, aliases, partition.
   Result reserve_and_alias();
-  bool alias_all(Order cap, Result& result);
+  Result alias_all(Order cap);
   Result take_scratch(std::uint32_t orders) noexcept;
   void give_scratch(std::uint32_t orders) noexcept;
-  void keep_scratch_in_use() noexcept;
-
-  driver::Address address(const PageRun& run) const;
-  static Bytes bytes(const PageRun& run) { return bytes_of(Pages(run.count())); }
-  driver::Status alias(const PageRun& run) noexcept;
-  driver::Status unmap(const PageRun& run) noexcept;
-
+  void give_unused_scratch() noexcept;
+  bool partitions(std::span<const PageRun> runs) const noexcept;
   Result realias(std::span<Piece> before, std::span<const PageRun> after) noexcept;
   void restore(std::span<Piece> unmapped) noexcept;
+  void end(bool context_gone) noexcept;
 
+  // backing.cpp: extents.
   Result back_locked(Piece& piece, Pages& kept) noexcept;
   Result strip_locked(Piece& piece, Pages& freed) noexcept;
-  bool let_go(Piece& piece) noexcept;
-  void count_stranded() noexcept;
-  void end(bool context_gone) noexcept;
+  bool release_extent(Piece& piece) noexcept;
+  bool settle_release(Piece& piece, Pages& freed) noexcept;
+
+  driver::Address address(const PageRun& run) const noexcept;
+  static Bytes bytes(const PageRun& run) noexcept { return bytes_of(Pages(run.count())); }
+  driver::Status alias(const PageRun& run) noexcept;
+  driver::Status unmap(const PageRun& run) noexcept;
 
   driver::Driver& driver_;
   Budget& budget_;

@@ -2,8 +2,9 @@
 // so they pass in order, and one number says which have.
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
-#include <vector>
 
 #include "shim/cache/result.hpp"
 #include "shim/driver/driver.hpp"
@@ -26,16 +27,21 @@ class Fences {
   // Asks the driver about the open ones. lost: the context is.
   Result poll() noexcept;
   bool passed(Ticket ticket) const noexcept { return ticket <= passed_; }
-  bool open() const noexcept { return !open_.empty(); }
+  bool open() const noexcept { return count_ != 0; }
 
  private:
   struct Open {
     driver::Fence fence;
-    Ticket ticket;
+    Ticket ticket = 0;
   };
+  static constexpr std::size_t kMostOpen = 8;
+
+  void pass(std::size_t count) noexcept;
+
   driver::Driver& driver_;
   const driver::ContextId context_;
-  std::vector<Open> open_;
+  std::array<Open, kMostOpen> open_{};  // oldest first
+  std::size_t count_ = 0;
   Ticket last_ = 0;
   Ticket passed_ = 0;
 };

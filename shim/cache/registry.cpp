@@ -1,0 +1,110 @@
+#include "shim/cache/registry.hpp"
+
+#include <algorithm>
+#include <iterator>
+#include <mutex>
+#include <new>
+#include <utility>
+
+namespace kvcached::cache {
+
+bool Registry::add(std::shared_ptr<Buffer> buffer) noexcept {
+  const std::unique_lock lock(mutex_);
+  try {
+    const driver::Address base = buffer->base();
+    if (!by_base_.emplace(base, std::move(buffer)).second) return false;
+  } catch (const std::bad_alloc&) {
+    return false;
+  }
+  count_.store(by_base_.size(), std::memory_order_release);
+  return true;
+}
+
+Lookup Registry::find_locked(driver::Address address) const noexcept {
+  auto after = by_base_.upper_bound(address);
+  if (after == by_base_.begin()) return {};
+  const auto& [base, buffer] = *std::prev(after);
+  const Bytes offset(address - base);
+  if (offset >= buffer->reserved()) return {};
+  return {offset ? Found::interior : Found::base, buffer, offset};
+}
+
+Lookup Registry::find(driver::Address address) const noexcept {
+  if (empty()) return {};
+  const std::shared_lock lock(mutex_);
+  return find_locked(address);
+}
+
+Lookup Registry::take(driver::Address base) noexcept {
+  if (empty()) return {};
+  const std::unique_lock lock(mutex_);
+  Lookup lookup = find_locked(base);
+  if (lookup.found == Found::base) {
+    by_base_.erase(base);
+    count_.store(by_base_.size(), std::memory_order_release);
+  }
+  return lookup;
+}
+
+std::vector<std::shared_ptr<Buffer>> Registry::take_all(driver::ContextId context) noexcept {
+  std::vector<std::shared_ptr<Buffer>> taken;
+  const std::unique_lock lock(mutex_);
+  for (auto it = by_base_.begin(); it != by_base_.end();) {
+    if (it->second->context() == context) {
+      taken.push_back(std::move(it->second));
+      it = by_base_.erase(it);
+    } else {
+      ++it;
+    }
+  }
+  count_.store(by_base_.size(), std::memory_order_release);
+  return taken;
+}
+
+void Registry::bury(std::shared_ptr<Buffer> buffer) noexcept {
+  const std::unique_lock lock(mutex_);
+  buried_.push_back(std::move(buffer));
+}
+
+bool Registry::tend() noexcept {
+  std::vector<std::shared_ptr<Buffer>> buried;
+  {
+    const std::unique_lock lock(mutex_);
+    buried.swap(buried_);
+  }
+  std::erase_if(buried, [](const std::shared_ptr<Buffer>& buffer) {
+    return buffer->destroy() != Result::not_now;
+  });
+  const std::unique_lock lock(mutex_);
+  buried_.insert(buried_.end(), buried.begin(), buried.end());
+  return !buried_.empty();
+}
+
+std::vector<std::shared_ptr<Buffer>> Registry::buffers() const noexcept {
+  std::vector<std::shared_ptr<Buffer>> all;
+  const std::shared_lock lock(mutex_);
+  all.reserve(by_base_.size());
+  for (const auto& [base, buffer] : by_base_) all.push_back(buffer);
+  return all;
+}
+
+std::vector<std::shared_ptr<Worker>> Registry::workers() const noexcept {
+  std::vector<std::shared_ptr<Worker>> all;
+  if (empty()) return all;
+  for (const std::shared_ptr<Buffer>& buffer : buffers()) {
+    std::shared_ptr<Worker> worker = buffer->worker();
+    if (worker != nullptr) all.push_back(std::move(worker));
+  }
+  std::sort(all.begin(), all.end());
+  all.erase(std::unique(all.begin(), all.end()), all.end());
+  return all;
+}
+
+Bytes Registry::requested() const noexcept {
+  Bytes sum;
+  const std::shared_lock lock(mutex_);
+  for (const auto& [base, buffer] : by_base_) sum += buffer->requested();
+  return sum;
+}
+
+}  // namespace kvcached::cache
