@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -76,6 +77,10 @@ int main_of(int argc, char** argv) {
   if (verb == "--version") return version();
   if (verb == "run")
     return asks_help ? help_settings() : run({arguments.begin() + 1, arguments.end()});
+  constexpr std::array<std::string_view, 3> others{"stat", "help", "version"};
+  if (std::find(others.begin(), others.end(), verb) == others.end()) {
+    return complain(fmt::format("no verb is named {}; try: kvcached help", verb));
+  }
   return dispatch(argc, argv);
 }
 
