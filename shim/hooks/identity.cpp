@@ -1,0 +1,133 @@
+#include <atomic>
+#include <cstring>
+
+#include "shim/hooks/accounts.hpp"
+#include "shim/hooks/hooks.hpp"
+#include "shim/log.hpp"
+#include "shim/process.hpp"
+
+namespace kvcached::hooks {
+namespace {
+
+std::optional<Elastic> elastic_at(CUdeviceptr address) noexcept {
+  auto* process = Process::existing();
+  return process == nullptr ? std::nullopt : process->find(address);
+}
+
+// Far above the ids that the driver gives its own allocations.
+constexpr std::uint64_t kIdBase = 1ULL << 48;
+
+template <class T>
+void answer(void* data, T value) noexcept {
+  std::memcpy(data, &value, sizeof value);
+}
+
+// Where the driver speaks of one mapping, or of the reserved range, the engine expects the
+// allocation. What is not named here the driver answers right by itself.
+void correct(void* data, CUpointer_attribute attribute, const Elastic& buffer) noexcept {
+  switch (attribute) {
+    case CU_POINTER_ATTRIBUTE_CONTEXT:
+      answer(data, buffer.context.context);
+      break;
+    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
+      answer(data, kIdBase + buffer.id);
+      break;
+    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
+      answer(data, buffer.base);
+      break;
+    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
+      answer(data, buffer.size.value);
+      break;
+    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
+      answer(data, bytes_of(pages_up(buffer.size)).value);
+      break;
+    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
+      answer(data, buffer.base);
+      break;
+    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
+      answer(data, kIdBase + buffer.id);
+      break;
+    default:
+      break;
+  }
+}
+
+}  // namespace
+
+CUresult mem_get_address_range(Next<CUdeviceptr*, std::size_t*, CUdeviceptr> next,
+                               CUdeviceptr* base, std::size_t* size, CUdeviceptr address) noexcept {
+  const auto buffer = elastic_at(address);
+  if (!buffer) {
+    return next(base, size, address);
+  }
+  if (base != nullptr) *base = buffer->base;
+  if (size != nullptr) *size = buffer->size.value;
+  return CUDA_SUCCESS;
+}
+
+CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> next, void* data,
+                               CUpointer_attribute attribute, CUdeviceptr address) noexcept {
+  const CUresult result = next(data, attribute, address);
+  if (result == CUDA_SUCCESS && data != nullptr) {
+    if (const auto buffer = elastic_at(address)) {
+      correct(data, attribute, *buffer);
+    }
+  }
+  return result;
+}
+
+CUresult pointer_get_attributes(Next<unsigned, CUpointer_attribute*, void**, CUdeviceptr> next,
+                                unsigned count, CUpointer_attribute* attributes, void** data,
+                                CUdeviceptr address) noexcept {
+  const CUresult result = next(count, attributes, data, address);
+  if (result == CUDA_SUCCESS) {
+    if (const auto buffer = elastic_at(address)) {
+      for (unsigned i = 0; i < count; ++i) {
+        if (data[i] != nullptr) correct(data[i], attributes[i], *buffer);
+      }
+    }
+  }
+  return result;
+}
+
+CUresult ipc_get_mem_handle(Next<CUipcMemHandle*, CUdeviceptr> next, CUipcMemHandle* out,
+                            CUdeviceptr address) noexcept {
+  const auto buffer = elastic_at(address);
+  if (!buffer) {
+    return next(out, address);
+  }
+  static constinit std::atomic<bool> said{false};
+  if (!said.exchange(true)) {
+    warn("an IPC handle was asked for elastic memory at {:#x}: refused, it cannot be shared",
+         address);
+  }
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+CUresult mem_retain_handle(Next<CUmemGenericAllocationHandle*, void*> next,
+                           CUmemGenericAllocationHandle* out, void* address) noexcept {
+  if (elastic_at(reinterpret_cast<CUdeviceptr>(address))) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  const CUresult result = next(out, address);
+  if (result == CUDA_SUCCESS && Process::existing() != nullptr) {
+    accounts().retained(*out);
+  }
+  return result;
+}
+
+CUresult mem_get_range_handle(Next<void*, CUdeviceptr, std::size_t, int, unsigned long long> next,
+                              void* out, CUdeviceptr address, std::size_t size, int type,
+                              unsigned long long flags) noexcept {
+  const auto buffer = elastic_at(address);
+  if (!buffer) {
+    return next(out, address, size, type, flags);
+  }
+  static constinit std::atomic<bool> said{false};
+  if (!said.exchange(true)) {
+    warn("a handle for other devices was asked for elastic memory at {:#x}: refused", address);
+  }
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+}  // namespace kvcached::hooks

@@ -1,0 +1,129 @@
+#include "shim/classify/classify.hpp"
+#include "shim/classify/tags.hpp"
+#include "shim/driver/cuda.hpp"
+#include "shim/hooks/accounts.hpp"
+#include "shim/hooks/hooks.hpp"
+#include "shim/process.hpp"
+
+namespace kvcached::hooks {
+namespace {
+
+using driver::ContextId;
+using driver::DeviceId;
+
+void count(driver::Address at, std::size_t size) noexcept {
+  ContextId context;
+  DeviceId device;
+  if (driver::current_context(context, device) == driver::Status::ok) {
+    accounts().took(at, {Bytes(size), device});
+  }
+}
+
+bool allocate_elastic(Process& process, CUdeviceptr* out, Bytes size) noexcept {
+  const auto kind = classify::decide(size, classify::tag_depth(), process.match());
+  ContextId context;
+  DeviceId device;
+  if (kind == classify::Kind::plain ||
+      driver::current_context(context, device) != driver::Status::ok) {
+    return false;
+  }
+  driver::context_seen(device, context);
+  driver::Address address = 0;
+  if (!process.allocate(size, kind, context, device, address)) {
+    return false;
+  }
+  *out = address;
+  return true;
+}
+
+// Allocates by `next()`, once more if the pool could make room.
+template <class F>
+CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F next) noexcept {
+  CUresult result = next();
+  ContextId context;
+  DeviceId device;
+  if (result == CUDA_ERROR_OUT_OF_MEMORY &&
+      driver::current_context(context, device) == driver::Status::ok &&
+      process.make_room(device, Bytes(size))) {
+    result = next();
+  }
+  if (result == CUDA_SUCCESS) {
+    count(*out, size);
+  }
+  return result;
+}
+
+template <class F>
+CUresult free_any(CUdeviceptr address, F next) noexcept {
+  auto* process = Process::existing();
+  if (process == nullptr || address == 0) {
+    return next();
+  }
+  switch (process->free(address)) {
+    case FreeAnswer::freed:
+      return CUDA_SUCCESS;
+    case FreeAnswer::interior:
+      return CUDA_ERROR_INVALID_VALUE;
+    case FreeAnswer::lost:
+    case FreeAnswer::not_ours:
+      break;
+  }
+  const auto what = accounts().gave(address);
+  const CUresult result = next();
+  if (what && result != CUDA_SUCCESS) {
+    accounts().took(address, *what);
+  }
+  return result;
+}
+
+}  // namespace
+
+CUresult mem_alloc(Next<CUdeviceptr*, std::size_t> next, CUdeviceptr* out,
+                   std::size_t size) noexcept {
+  auto* process = out == nullptr ? nullptr : Process::get();
+  if (process == nullptr) {
+    return next(out, size);
+  }
+  if (allocate_elastic(*process, out, Bytes(size))) {
+    return CUDA_SUCCESS;
+  }
+  return allocate_plain(*process, out, size, [=] { return next(out, size); });
+}
+
+CUresult mem_alloc_pitch(Next<CUdeviceptr*, std::size_t*, std::size_t, std::size_t, unsigned> next,
+                         CUdeviceptr* out, std::size_t* pitch, std::size_t width,
+                         std::size_t height, unsigned element) noexcept {
+  const CUresult result = next(out, pitch, width, height, element);
+  if (result == CUDA_SUCCESS && Process::get() != nullptr) {
+    count(*out, *pitch * height);
+  }
+  return result;
+}
+
+CUresult mem_alloc_async(Next<CUdeviceptr*, std::size_t, CUstream> next, CUdeviceptr* out,
+                         std::size_t size, CUstream stream) noexcept {
+  auto* process = Process::get();
+  const auto call = [=] { return next(out, size, stream); };
+  return process == nullptr ? call() : allocate_plain(*process, out, size, call);
+}
+
+CUresult mem_alloc_from_pool(Next<CUdeviceptr*, std::size_t, CUmemoryPool, CUstream> next,
+                             CUdeviceptr* out, std::size_t size, CUmemoryPool pool,
+                             CUstream stream) noexcept {
+  auto* process = Process::get();
+  const auto call = [=] { return next(out, size, pool, stream); };
+  return process == nullptr ? call() : allocate_plain(*process, out, size, call);
+}
+
+CUresult mem_free(Next<CUdeviceptr> next, CUdeviceptr address) noexcept {
+  return free_any(address, [=] { return next(address); });
+}
+
+CUresult mem_free_async(Next<CUdeviceptr, CUstream> next, CUdeviceptr address,
+                        CUstream stream) noexcept {
+  // The driver takes any device address here. Ours goes at once: waiting longer is the program's
+  // loss in time only.
+  return free_any(address, [=] { return next(address, stream); });
+}
+
+}  // namespace kvcached::hooks
