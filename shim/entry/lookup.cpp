@@ -1,0 +1,167 @@
+#include "shim/entry/lookup.hpp"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <string_view>
+
+#include "shim/adapters/python.hpp"
+#include "shim/driver/real_dlsym.hpp"
+#include "shim/driver/symbols.hpp"
+
+namespace kvcached::entry {
+
+// In two registers.
+struct Found {
+  void* value;
+  std::uint64_t answered;
+};
+
+namespace {
+
+// Read here and not by the settings: this runs in programs that never come near a GPU.
+struct Switches {
+  bool on;        // not KVCACHED_DISABLE
+  bool evidence;  // a rule may make buffers that nobody claims
+};
+
+Switches switches() noexcept {
+  enum : unsigned { kUnread = 0, kRead = 1, kOn = 2, kEvidence = 4 };
+  static constinit std::atomic<unsigned> read{kUnread};
+  unsigned now = read.load(std::memory_order_relaxed);
+  if (now == kUnread) {
+    const char* disable = std::getenv("KVCACHED_DISABLE");
+    const char* match = std::getenv("KVCACHED_MATCH");
+    now = kRead;
+    if (disable == nullptr || std::strcmp(disable, "1") != 0) now |= kOn;
+    if (match != nullptr && *match != '\0') now |= kEvidence;
+    read.store(now, std::memory_order_relaxed);
+  }
+  return {(now & kOn) != 0, (now & kEvidence) != 0};
+}
+
+const char* library_name(const Door& door) noexcept {
+  return door.kind == Door::Kind::nvml ? "libnvidia-ml.so" : "libcuda.so";
+}
+
+// What the program gets in place of `real`, which is the driver's own.
+void* in_place_of(const Door& door, void* real) noexcept {
+  if (door.kind != Door::Kind::nvml) {
+    driver::note_driver(real);
+  }
+  void* behind = nullptr;
+  if (!door.behind->looked_up.compare_exchange_strong(behind, real) && behind != real) {
+    return real;  // a second driver in this process: one door cannot lead to both
+  }
+  if (door.kind == Door::Kind::evidence && !switches().evidence) {
+    return real;
+  }
+  return const_cast<void*>(door.looked_up);
+}
+
+// Whether `function`, which the driver gave for `door`'s name, is of a later ABI than the door's.
+bool another_abi(const Door& door, const void* function) noexcept {
+  void* library = driver::library_of(function);
+  if (library == nullptr || driver::real_dlsym()(library, door.symbol.data()) == function) {
+    return false;
+  }
+  Dl_info info{};
+  return dladdr(function, &info) != 0 && info.dli_saddr == function && info.dli_sname != nullptr &&
+         door.symbol != info.dli_sname;
+}
+
+void* answer(const char* name, int version, cuuint64_t flags, void* real) noexcept {
+  if (real == nullptr || name == nullptr || !switches().on || driver::real_dlsym() == nullptr) {
+    return real;
+  }
+  const Door* door = door_of_name(name, version, flags);
+  if (door == nullptr || real == door->exported || real == door->looked_up ||
+      another_abi(*door, real)) {
+    return real;
+  }
+  return in_place_of(*door, real);
+}
+
+bool is_loaded(const char* library) noexcept {
+  void* handle = dlopen(library, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
+  if (handle != nullptr) dlclose(handle);
+  return handle != nullptr;
+}
+
+Found look_up(driver::DlsymFunction real, const Door& door, void* handle) noexcept {
+  const char* symbol = door.symbol.data();
+  void* found = real(handle, symbol);
+  if (found == door.exported) {
+    // A search of everything finds our export first. Without us it would have found the next one,
+    // or nothing.
+    const char* driver_name = door.kind == Door::Kind::nvml ? "libnvidia-ml.so.1" : "libcuda.so.1";
+    return {is_loaded(driver_name) || real(RTLD_NEXT, symbol) != nullptr ? found : nullptr, 1};
+  }
+  if (found == nullptr || !driver::lies_in(found, library_name(door))) {
+    return {found, 1};
+  }
+  return {in_place_of(door, found), 1};
+}
+
+bool may_concern_us(std::string_view name) noexcept {
+  return name.starts_with("cu") || name.starts_with("nvml");
+}
+
+}  // namespace
+
+CUresult get_proc_address(CUresult (*next)(const char*, void**, int, cuuint64_t), const char* name,
+                          void** out, int version, cuuint64_t flags) noexcept {
+  const CUresult result = next(name, out, version, flags);
+  if (result == CUDA_SUCCESS && out != nullptr) {
+    *out = answer(name, version, flags, *out);
+  }
+  return result;
+}
+
+CUresult get_proc_address_v2(CUresult (*next)(const char*, void**, int, cuuint64_t,
+                                              CUdriverProcAddressQueryResult*),
+                             const char* name, void** out, int version, cuuint64_t flags,
+                             CUdriverProcAddressQueryResult* status) noexcept {
+  const CUresult result = next(name, out, version, flags, status);
+  if (result == CUDA_SUCCESS && out != nullptr) {
+    *out = answer(name, version, flags, *out);
+  }
+  return result;
+}
+
+void note_if_driver(const Door& door, const void* function) noexcept {
+  if (door.kind != Door::Kind::nvml && driver::lies_in(function, library_name(door))) {
+    driver::note_driver(function);
+  }
+}
+
+}  // namespace kvcached::entry
+
+// Called by our dlsym for every look-up of the process: the result, or libc's dlsym to go on to.
+// Uses no stdio, no allocation and no lock beyond the loader's own, which dlsym takes anyway.
+extern "C" [[gnu::visibility("hidden")]] kvcached::entry::Found kvcached_dlsym(
+    void* handle, const char* name, const void* caller) noexcept {
+  using namespace kvcached;
+  using namespace kvcached::entry;
+  const auto real = driver::real_dlsym();
+  if (real == nullptr) {
+    return {nullptr, 1};
+  }
+  const Found go_on{reinterpret_cast<void*>(real), 0};
+  if (name == nullptr || !switches().on) {
+    return go_on;
+  }
+  const std::string_view wanted = name;
+  if (wanted.starts_with("PyInit_")) {
+    adapters::python_seen();
+    return go_on;
+  }
+  const Door* door = may_concern_us(wanted) ? door_of_symbol(wanted) : nullptr;
+  // RTLD_NEXT is asked by wrappers, for what comes after them. The driver asks for itself.
+  if (door == nullptr || handle == RTLD_NEXT || driver::lies_in(caller, library_name(*door))) {
+    return go_on;
+  }
+  return look_up(real, *door, handle);
+}
