@@ -8,12 +8,12 @@ namespace kvcached::cache {
 namespace {
 constexpr std::uint64_t kBits = 64;
 
-// The bits of word number `word` that lie in the range. pre: some do.
+// The bits of word number `word` that lie in the range. pre: the word begins before its end.
 std::uint64_t mask(std::uint64_t word, BlockRange range) {
   const std::uint64_t start = word * kBits;
   const std::uint64_t from = range.first > start ? range.first - start : 0;
   const std::uint64_t to = std::min(kBits, range.end() - start);
-  return (~0ULL >> (kBits - (to - from))) << from;
+  return from == to ? 0 : (~0ULL >> (kBits - (to - from))) << from;
 }
 }  // namespace
 

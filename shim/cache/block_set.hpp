@@ -8,7 +8,8 @@
 
 namespace kvcached::cache {
 
-// Allocates only when constructed. Ranges must lie within the size. Not thread-safe.
+// Allocates only when constructed. Ranges must lie within the size; empty ones
+// are in every set. Not thread-safe.
 class BlockSet {
  public:
   BlockSet() = default;

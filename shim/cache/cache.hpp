@@ -117,36 +117,42 @@ class Cache final : public Worker {
     Fences::Ticket ticket = 0;  // draining: may go when it has passed
   };
   enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
-  class WorkLock;
 
+  // cache.cpp: life.
   Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const Clock& clock);
-  Result start(std::span<const BlockRange> pinned) noexcept;
-  Result claim_all(const std::shared_ptr<Cache>& self) noexcept;
+  Result start(const std::shared_ptr<Cache>& self, std::span<const BlockRange> pinned);
   Result repartition_all() noexcept;
-  Result pin(std::span<const BlockRange> pinned) noexcept;
+  Result pin(std::span<const BlockRange> pinned);
   void unclaim_all() noexcept;
 
-  // With mutex_ held.
-  std::uint64_t free_of(std::size_t stripe) const;
-  void place(std::size_t stripe);
-  void set_state(std::size_t stripe, State state);
-  void change_live(std::size_t stripe, std::uint64_t live);
-  std::uint64_t demand(Instant now) const;
-  bool undrain(std::uint64_t need);
-  bool has_surplus(Instant now) const;
-  bool pinned_overlaps(BlockRange range) const;
-  void mark_lost();
-  void lose();
+  // blocks.cpp: all with mutex_ held.
+  std::uint64_t free_of(std::size_t stripe) const noexcept;
+  void change(std::size_t stripe, State state, std::uint64_t live) noexcept;
+  void place(std::size_t stripe) noexcept;
+  std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
+                          std::size_t& used) noexcept;
+  bool is_pinned(BlockRange range) const noexcept;
+  std::uint64_t asked(Instant now) const noexcept;
+  std::uint64_t need(Instant now) const noexcept;
+  bool wake_if(bool needed) noexcept;
 
-  // With work_mutex_ held, mutex_ not.
+  // work.cpp: with work_mutex_ held and mutex_ not, if not said otherwise.
+  void undrain(Instant now) noexcept;  // mutex_ held
+  bool grow_if_needed(Instant now) noexcept;
   Growth grow_one(Instant now) noexcept;
-  Result back_stripe(std::size_t stripe) noexcept;
+  Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
+  Result back_stripe(std::size_t stripe, Duration& retry) noexcept;
   Result unback_stripe(std::size_t stripe) noexcept;
-  bool release_one(Instant now) noexcept;
-  bool drain_surplus(Instant now) noexcept;
+  bool release_one() noexcept;
+  bool mark_surplus(Instant now) noexcept;
+  bool fence_marked(Instant now) noexcept;
+  bool number_marked(Fences::Ticket ticket) noexcept;
   bool sweep(Instant now) noexcept;
-  bool wind_up() noexcept;
-  void notify() noexcept;
+  bool finish_if_empty() noexcept;
+  bool has_lost_piece(std::size_t stripe) const noexcept;
+  void mark_lost_stripes() noexcept;
+  void lose() noexcept;
+  Work idle(Instant now) noexcept;
 
   const StripePlan plan_;
   const std::vector<std::shared_ptr<Buffer>> buffers_;
@@ -154,32 +160,33 @@ class Cache final : public Worker {
   const Clock& clock_;
 
   std::mutex work_mutex_;  // one worker at a time; taken before mutex_, or tried while holding it
-  Fences fences_;          // guarded by work_mutex_
-  Instant sweep_at_{};     // the same
-  Instant fence_at_{};     // the same
+  Fences fences_;          // guarded by work_mutex_, as the next two
+  Instant fence_at_{};     // no try before
+  Instant sweep_at_{};
 
   mutable std::mutex mutex_;  // guards all below; never held across a driver call
   std::condition_variable progress_;
   std::vector<Stripe> stripes_;
   StripeIndex index_;
   BlockSet live_;
-  std::vector<BlockRange> pinned_;
+  std::vector<BlockRange> pinned_;  // in order, apart
   WarmPolicy warm_;
   std::uint64_t live_blocks_ = 0;
   std::uint64_t free_ready_ = 0;     // free blocks of ready stripes
   std::uint64_t free_draining_ = 0;  // free blocks of draining stripes
   std::uint64_t lost_blocks_ = 0;
   std::uint64_t expected_ = 0;
-  std::uint64_t asked_ = 0;    // missing at the last acquire
-  Instant asked_until_{};      // when that lapses
-  std::uint64_t waiting_ = 0;  // blocks that callers of wait_ready wait for
-  Instant grow_at_{};          // no try to grow before: the pool or the driver refused
-  std::uint32_t failures_ = 0;
+  std::uint64_t asked_ = 0;     // missing at the last acquire
+  Instant asked_until_{};       // when that lapses
+  std::uint64_t waiting_ = 0;   // blocks that callers of wait_ready wait for
+  Instant grow_at_{};           // no try to grow before: the pool or the driver refused
+  std::uint32_t failures_ = 0;  // in a row, of the driver
   std::uint64_t refusals_ = 0;
   bool refused_ = false;  // the last try to grow was
   bool closed_ = false;
   bool lost_ = false;
   bool finished_ = false;
+  Instant sleeps_until_{};  // what the last work() said; epoch: woken since
   std::uint64_t grows_ = 0;
   std::uint64_t releases_ = 0;
   std::uint64_t short_grants_ = 0;

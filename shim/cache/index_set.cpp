@@ -57,4 +57,21 @@ std::size_t IndexSet::last() const noexcept {
   return index;
 }
 
+std::size_t IndexSet::next(std::size_t index) const noexcept {
+  // Up until a level has something to the right, then down to its first.
+  for (std::size_t level = 0; level < levels_.size(); ++level) {
+    const std::uint64_t word = levels_[level][index / kBits];
+    const std::uint64_t right = word & ~(bit(index) | (bit(index) - 1));
+    if (right != 0) {
+      index = index / kBits * kBits + static_cast<std::size_t>(std::countr_zero(right));
+      while (level-- > 0) {
+        index = index * kBits + static_cast<std::size_t>(std::countr_zero(levels_[level][index]));
+      }
+      return index;
+    }
+    index /= kBits;
+  }
+  return kNone;
+}
+
 }  // namespace kvcached::cache

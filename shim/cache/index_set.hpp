@@ -23,6 +23,8 @@ class IndexSet {
   std::size_t count() const noexcept { return count_; }
   std::size_t first() const noexcept;  // kNone when empty
   std::size_t last() const noexcept;   // kNone when empty
+  // The smallest above `index`; kNone when there is none.
+  std::size_t next(std::size_t index) const noexcept;
 
  private:
   std::vector<std::vector<std::uint64_t>> levels_;  // levels_[0]: the numbers themselves

@@ -121,32 +121,54 @@ Order extent_cap(const PlanRequest& request, std::span<const Lane> lanes, std::u
   return std::min(kLargestExtent, order_within(Pages(static_cast<std::uint64_t>(pages))));
 }
 
-// The stripes: by extents of 2, 2, 4, 8, … MiB in the widest lane.
-bool cut_stripes(std::uint64_t blocks, std::uint64_t widest, Order cap,
-                 const std::optional<Quantum>& quantum, std::vector<BlockRange>& out) {
-  std::uint64_t at = 0;
-  Order order = 0;
-  while (at < blocks) {
-    if (out.size() == kMost) return false;
-    const std::uint64_t extent = pages_of(order).value;
-    std::uint64_t count = 0;
-    if (quantum && at % quantum->blocks == 0 && quantum->pages <= extent) {
-      count = quantum->blocks * std::bit_floor(extent / quantum->pages);
-    } else {
-      // Not on page edges: so much that between the two pages at the edges a whole extent fits.
-      count = ((extent + 1) * kPage + widest - 1) / widest;
-      if (quantum) {
-        const std::uint64_t to_edge = quantum->blocks - at % quantum->blocks;
-        if (to_edge <= count + count / 2) count = to_edge;
-      }
+// Cuts the blocks into stripes: by extents of 2, 2, 4, 8, … MiB in the widest lane.
+class StripeCutter {
+ public:
+  StripeCutter(const PlanRequest& request, std::uint64_t widest, std::optional<Quantum> quantum)
+      : blocks_(request.blocks), pinned_(request.pinned), widest_(widest), quantum_(quantum) {}
+
+  bool cut(Order cap, std::vector<BlockRange>& out) {
+    Order order = 0;
+    std::uint64_t at = 0;
+    while (at < blocks_) {
+      if (out.size() == kMost) return false;
+      const std::uint64_t count = std::min(around_pinned(at, regular(at, order)), blocks_ - at);
+      out.push_back({at, count});
+      at += count;
+      if (out.size() > 1 && order < cap) ++order;
     }
-    count = std::min(count, blocks - at);
-    out.push_back({at, count});
-    at += count;
-    if (out.size() > 1 && order < cap) ++order;
+    return true;
   }
-  return true;
-}
+
+ private:
+  std::uint64_t regular(std::uint64_t at, Order order) const {
+    const std::uint64_t extent = pages_of(order).value;
+    if (quantum_ && at % quantum_->blocks == 0 && quantum_->pages <= extent) {
+      return quantum_->blocks * std::bit_floor(extent / quantum_->pages);
+    }
+    // Not on page edges: so much that between the two pages at the edges a whole extent fits.
+    const std::uint64_t count = ((extent + 1) * kPage + widest_ - 1) / widest_;
+    if (!quantum_) return count;
+    const std::uint64_t to_edge = quantum_->blocks - at % quantum_->blocks;
+    return to_edge <= count + count / 2 ? to_edge : count;
+  }
+
+  // Pinned blocks never leave: so that not much stays with them, they get a small stripe.
+  std::uint64_t around_pinned(std::uint64_t at, std::uint64_t count) {
+    while (!pinned_.empty() && pinned_.front().end() <= at) pinned_ = pinned_.subspan(1);
+    if (pinned_.empty() || pinned_.front().first >= at + count) return count;
+    const BlockRange& pinned = pinned_.front();
+    const std::uint64_t unit = quantum_ ? quantum_->blocks : 1;
+    const std::uint64_t before = pinned.first / unit * unit;
+    if (before > at) return before - at;
+    return std::min(count, std::max(regular(at, 0), pinned.end() - at));
+  }
+
+  const std::uint64_t blocks_;
+  std::span<const BlockRange> pinned_;
+  const std::uint64_t widest_;
+  const std::optional<Quantum> quantum_;
+};
 
 bool add_intervals(const Lane& lane, const BlockRange& blocks, std::uint32_t stripe,
                    std::vector<Interval>& out) {
@@ -173,13 +195,20 @@ class Planner {
       if (!fits(segment, request)) return Result::invalid;
       out.block_bytes_ += segment.block_bytes;
     }
+    std::uint64_t pinned_to = 0;
+    for (const BlockRange& pinned : request.pinned) {
+      if (pinned.first < pinned_to || pinned.first >= request.blocks || pinned.count == 0 ||
+          pinned.count > request.blocks - pinned.first) {
+        return Result::invalid;
+      }
+      pinned_to = pinned.end();
+    }
     const std::vector<Lane> lanes = lanes_of(request);
     std::uint64_t widest = 0;  // bytes that one more block takes in the lane where it takes most
     for (const Lane& lane : lanes) widest = std::max(widest, lane.per_block());
     const Order cap = extent_cap(request, lanes, widest);
-    if (!cut_stripes(request.blocks, widest, cap, quantum_of(lanes, widest, cap), out.stripes_)) {
-      return Result::invalid;
-    }
+    StripeCutter cutter(request, widest, quantum_of(lanes, widest, cap));
+    if (!cutter.cut(cap, out.stripes_)) return Result::invalid;
     std::vector<Interval> intervals;
     for (const Lane& lane : lanes) {
       for (std::uint32_t stripe = 0; stripe < out.stripes_.size(); ++stripe) {

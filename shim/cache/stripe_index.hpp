@@ -34,7 +34,9 @@ class StripeIndex {
   // The one to let go next: the highest, because the last are large.
   std::size_t to_drain() const noexcept { return sets_[kVacant].last(); }
   std::size_t to_undrain() const noexcept { return sets_[kDraining].first(); }
-  std::size_t last_draining() const noexcept { return sets_[kDraining].last(); }
+  std::size_t next_draining(std::size_t stripe) const noexcept {
+    return sets_[kDraining].next(stripe);
+  }
 
   std::size_t scratch() const noexcept { return sets_[kScratch].count(); }
   std::size_t draining() const noexcept { return sets_[kDraining].count(); }

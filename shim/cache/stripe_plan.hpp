@@ -45,14 +45,16 @@ struct PlanRequest {
   std::span<const Segment> segments;
   std::span<const Bytes> buffers;  // usable bytes of each
   std::uint64_t blocks = 0;
-  Pages pool;          // a stripe is at most about 1 % of it
-  Bytes extent_bytes;  // largest extent per segment; 0: 2 to 64 MiB, from the pool
+  std::span<const BlockRange> pinned;  // in order, apart: they get small stripes
+  Pages pool;                          // a stripe is at most about 1 % of it
+  Bytes extent_bytes;                  // largest extent per segment; 0: 2 to 64 MiB, from the pool
 };
 
 class StripePlan {
  public:
-  // invalid: no segments or blocks, a segment that leaves its buffer, overlaps itself (a stride
-  // smaller than the block), or a geometry with more than 2^24 stripes or edges.
+  // invalid: no segments or blocks, pinned blocks out of range, a segment that leaves its buffer,
+  // overlaps itself (a stride smaller than the block), or a geometry with more than 2^24 stripes or
+  // edges.
   static Result make(const PlanRequest& request, StripePlan& out) noexcept;
 
   std::size_t stripe_count() const noexcept { return stripes_.size(); }

@@ -1,0 +1,229 @@
+// Handing out blocks and taking them back: the side of a cache that never waits for the driver.
+#include <algorithm>
+
+#include "shim/cache/cache.hpp"
+#include "shim/cache/work_lock.hpp"
+
+namespace kvcached::cache {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Duration kAskLapses = std::chrono::seconds(1);
+constexpr Duration kLongestSleep = milliseconds(100);  // of a waiter: the pool tells nobody
+
+}  // namespace
+
+std::uint64_t Cache::free_of(std::size_t stripe) const noexcept {
+  return plan_.stripe(stripe).count - stripes_[stripe].live;
+}
+
+// The one place where a stripe changes: keeps the sums and the index in step with it.
+void Cache::change(std::size_t stripe, State state, std::uint64_t live) noexcept {
+  Stripe& s = stripes_[stripe];
+  const auto free_in = [&](State which) { return s.state == which ? free_of(stripe) : 0; };
+  free_ready_ -= free_in(State::ready);
+  free_draining_ -= free_in(State::draining);
+  live_blocks_ += live - s.live;
+  if (state == State::lost && s.state != State::lost) lost_blocks_ += plan_.stripe(stripe).count;
+  s.state = state;
+  s.live = live;
+  free_ready_ += free_in(State::ready);
+  free_draining_ += free_in(State::draining);
+  available_.store(closed_ || lost_ ? 0 : free_ready_ + free_draining_, std::memory_order_relaxed);
+  place(stripe);
+}
+
+void Cache::place(std::size_t stripe) noexcept {
+  const Stripe& s = stripes_[stripe];
+  switch (s.state) {
+    case State::scratch:
+      return index_.put_scratch(stripe);
+    case State::draining:
+      return index_.put_draining(stripe);
+    case State::ready:
+      if (s.live == 0) return index_.put_vacant(stripe);
+      if (free_of(stripe) == 0) break;
+      return index_.put_partial(stripe, s.live, plan_.stripe(stripe).count);
+    case State::growing:
+    case State::releasing:
+    case State::lost:
+      break;
+  }
+  index_.put_nowhere(stripe);
+}
+
+Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
+                        std::span<BlockRange> out) noexcept {
+  const Instant now = clock_.now();
+  Acquired got;
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || lost_) return {Result::lost};
+    warm_.sample(now, Blocks(live_blocks_));
+    while (got.blocks < blocks) {
+      const std::size_t stripe = index_.to_acquire();
+      if (stripe == StripeIndex::kNone) break;
+      const std::uint64_t most = whole_stripes ? free_of(stripe) : blocks - got.blocks;
+      const std::uint64_t taken = take_from(stripe, most, out, got.ranges);
+      got.blocks += taken;
+      if (taken < std::min(most, taken + free_of(stripe))) break;  // no room for more ranges
+    }
+    asked_ = got.blocks < blocks ? blocks - got.blocks : 0;
+    asked_until_ = now + kAskLapses;
+    wake = wake_if(need(now) > free_ready_ && sleeps_until_ > now);
+  }
+  if (wake) waker_.wake();
+  if (got.blocks < blocks) got.result = Result::shortage;
+  return got;
+}
+
+// Takes up to `most` blocks out of a stripe, as far as there is room for ranges.
+std::uint64_t Cache::take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
+                               std::size_t& used) noexcept {
+  const BlockRange all = plan_.stripe(stripe);
+  std::uint64_t taken = 0;
+  std::uint64_t at = all.first;
+  while (taken < most) {
+    BlockRange gap = live_.first_gap({at, all.end() - at});
+    if (gap.count == 0) break;
+    gap.count = std::min(gap.count, most - taken);
+    if (used != 0 && out[used - 1].end() == gap.first) {
+      out[used - 1].count += gap.count;
+    } else if (used != out.size()) {
+      out[used++] = gap;
+    } else {
+      break;
+    }
+    live_.insert(gap);
+    taken += gap.count;
+    at = gap.end();
+  }
+  // Also out of a draining one: the order of the stream protects blocks that are used again.
+  if (taken != 0) change(stripe, State::ready, stripes_[stripe].live + taken);
+  return taken;
+}
+
+Result Cache::release(std::span<const BlockRange> ranges) noexcept {
+  const Instant now = clock_.now();
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || lost_) return Result::lost;
+    const std::uint64_t blocks = plan_.stripes().back().end();
+    // A block named twice is not live the second time; then all that came before is put back.
+    for (std::size_t i = 0; i < ranges.size(); ++i) {
+      const BlockRange& range = ranges[i];
+      const bool inside = range.first <= blocks && range.count <= blocks - range.first;
+      if (!inside || !live_.contains_all(range) || is_pinned(range)) {
+        for (const BlockRange& before : ranges.first(i)) live_.insert(before);
+        return Result::invalid;
+      }
+      live_.erase(range);
+    }
+    warm_.sample(now, Blocks(live_blocks_));
+    for (const BlockRange& range : ranges) {
+      std::uint64_t at = range.first;
+      for (std::size_t stripe = plan_.stripe_of(at); at < range.end(); ++stripe) {
+        const std::uint64_t end = std::min(range.end(), plan_.stripe(stripe).end());
+        change(stripe, State::ready, stripes_[stripe].live - (end - at));
+        at = end;
+      }
+    }
+    wake = wake_if(index_.vacant() != 0 && sleeps_until_ == Instant::max());
+    if (waiting_ != 0) progress_.notify_all();
+  }
+  if (wake) waker_.wake();
+  return Result::ok;
+}
+
+bool Cache::is_pinned(BlockRange range) const noexcept {
+  const auto next =
+      std::partition_point(pinned_.begin(), pinned_.end(),
+                           [&](const BlockRange& pinned) { return pinned.end() <= range.first; });
+  return next != pinned_.end() && range.count != 0 && next->first < range.end();
+}
+
+void Cache::expect(std::uint64_t blocks) noexcept {
+  const Instant now = clock_.now();
+  bool wake = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || lost_) return;
+    expected_ = blocks;
+    wake = wake_if(need(now) > free_ready_ && sleeps_until_ > now);
+  }
+  if (wake) waker_.wake();
+}
+
+void Cache::trim() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    expected_ = asked_ = 0;
+    warm_.forget();
+    wake_if(true);
+  }
+  waker_.wake();
+}
+
+// What callers miss now.
+std::uint64_t Cache::asked(Instant now) const noexcept {
+  return std::max(waiting_, now < asked_until_ ? asked_ : 0);
+}
+
+// Free blocks that should be backed: worth growing for.
+std::uint64_t Cache::need(Instant now) const noexcept {
+  return asked(now) + warm_.capped(Blocks(expected_)).value;
+}
+
+// Once until the next work().
+bool Cache::wake_if(bool needed) noexcept {
+  if (needed) sleeps_until_ = Instant();
+  return needed;
+}
+
+Result Cache::wait_ready(std::uint64_t blocks, Instant deadline, Patience patience) noexcept {
+  std::unique_lock lock(mutex_);
+  if (blocks > plan_.stripes().back().end()) return Result::shortage;
+  waiting_ += blocks;
+  const std::uint64_t refusals = refusals_;
+  Result result = Result::ok;
+  while (available() < blocks || closed_ || lost_) {
+    const Instant now = clock_.now();
+    const bool refused = refusals_ != refusals || now < grow_at_;
+    const bool nothing_left = index_.scratch() == 0;
+    if (closed_ || lost_) {
+      result = Result::lost;
+      break;
+    }
+    if (now >= deadline || (patience == Patience::mapping && refused)) {
+      result = Result::shortage;
+      break;
+    }
+    std::unique_lock work(work_mutex_, std::try_to_lock);
+    if (work.owns_lock() && nothing_left && patience == Patience::mapping) {
+      result = Result::shortage;
+      work.unlock();
+      break;
+    }
+    if (work.owns_lock() && !nothing_left && now >= grow_at_) {
+      lock.unlock();
+      {
+        const WorkLock working(std::move(work), mutex_, progress_);
+        grow_one(now);
+      }
+      lock.lock();
+      continue;
+    }
+    if (work.owns_lock()) work.unlock();
+    Duration sleep = std::min<Duration>(deadline - now, kLongestSleep);
+    if (now < grow_at_) sleep = std::min<Duration>(sleep, grow_at_ - now);
+    progress_.wait_for(lock, sleep);
+  }
+  waiting_ -= blocks;
+  return result;
+}
+
+}  // namespace kvcached::cache
