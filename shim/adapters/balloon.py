@@ -9,6 +9,7 @@ Withheld blocks of a stripe stay linked to each other, so that adding a stripe c
 whatever its size.
 """
 
+import logging
 import time
 
 from _kvcached import client
@@ -18,32 +19,37 @@ PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
 STRIPES_A_STEP = 2  # taken back after a step while requests run; all that can go once idle
 
+log = logging.getLogger("kvcached")
+
 
 class Broken(Exception):
     """The engine's or the library's books are not what this code relies on."""
 
 
 class Balloon:
-    """`cache` None: nothing can be added before the whole memory is there (see `pin`).
+    """`cache` None: nothing can be added before all allocations are backed (see `pin`).
 
-    `bases` are the elastic allocations, `keep_cached` the most free blocks that may stay backed
-    only because the prefix cache knows their contents, `report` takes a state for `kvcached stat`.
+    `allocations` are addresses of the elastic allocations, `keep_cached` the most free blocks that
+    may stay backed only because the prefix cache knows their contents, `report` takes a state for
+    `kvcached stat`.
     """
 
-    def __init__(self, pool, library, cache, bases, keep_cached, report):
+    def __init__(self, pool, library, cache, allocations, keep_cached, report):
         self.pool = pool
         self.queue = pool.free_block_queue
         self.blocks = pool.blocks
         self.library = library
         self.cache = cache
-        self.bases = list(bases)
+        self.allocations = list(allocations)
         self.keep_cached = keep_cached
         self.report = report
         self.required = 0  # blocks that the engine last found it needs
         self.keep = 0  # free blocks not taken back after a step: what steps lately may take
         self.expected = 0
+        self.in_use = 0
         self.cached_free = 0  # free blocks that the prefix cache knows
         self.impatient_until = 0.0
+        self.blind = False  # what the scheduler will need cannot be told
         self.pinning = False
         self.retry_pin_at = 0.0
         total = len(self.blocks)
@@ -85,6 +91,14 @@ class Balloon:
         self.withheld = len(self.blocks) - 1
         self.used[self.pool.null_block.block_id] = 1
 
+    def start(self):
+        """The first blocks, so that the engine does not begin with none."""
+        try:
+            self.grow(1)
+        except Exception as error:
+            log.warning("kvcached: %r; the KV cache is pinned", error)
+            self.pin(str(error) or repr(error))
+
     # ---- What the engine's calls tell --------------------------------------------------------
 
     def taken(self, blocks):
@@ -95,6 +109,7 @@ class Balloon:
             if used[number]:
                 continue
             used[number] = 1
+            self.in_use += 1
             stripe = stripe_of[number]
             live[stripe] += 1
             if live[stripe] == 1:
@@ -132,6 +147,7 @@ class Balloon:
             if block.ref_cnt or not used[number] or block is null:
                 continue
             used[number] = 0
+            self.in_use -= 1
             stripe = stripe_of[number]
             live[stripe] -= 1
             if block.block_hash is not None:
@@ -189,20 +205,10 @@ class Balloon:
         need = min(need, self.withheld)
         if not need:
             return
-        got = self._acquire(need, 0)
         now = time.monotonic()
-        if got >= need or now < self.impatient_until:
-            return
-        refusals = self.cache.short_grants()
-        deadline = now + WAIT_MS / 1000
-        while got < need:
-            got += self._acquire(need - got, 2)
-            if got >= need:
-                return
-            now = time.monotonic()
-            if now >= deadline or self.cache.short_grants() != refusals:
-                self.impatient_until = now + PATIENCE
-                return
+        wait_ms = WAIT_MS if now >= self.impatient_until else 0
+        if self._acquire(need, wait_ms) < need and wait_ms:
+            self.impatient_until = now + WAIT_MS / 1000 + PATIENCE
 
     def _acquire(self, need, wait_ms):
         code, ranges = self.cache.acquire(need, wait_ms)
@@ -321,30 +327,30 @@ class Balloon:
         refuses, what is withheld stays so, and every later need tries again."""
         self.pinning = True
         self.why = why
-        self.retry_pin_at = 0.0
+        self.report("pinned, waiting for memory: " + why)
         self._try_pin(0)
 
     def _try_pin(self, wait_ms):
         now = time.monotonic()
         if now < self.retry_pin_at:
             return
-        while self.bases:
-            if self.library.back_whole(self.bases[0], wait_ms) != client.OK:
-                self.retry_pin_at = time.monotonic() + PIN_RETRY
-                self.report("pinned, waiting for memory: " + self.why)
-                return
-            self.bases.pop(0)
-        self.pool._kvcached = None
-        self._return_all()
-        self.report("pinned: " + self.why)
+        self.retry_pin_at = float("inf")  # stays, should what follows raise
+        whole = self._back_all(wait_ms) if self.cache is None else self._acquire_all(wait_ms)
+        self.retry_pin_at = time.monotonic() + PIN_RETRY
+        if whole:
+            self.pool._kvcached = None
+            self.report("pinned: " + self.why)
 
-    def _return_all(self):
-        held = bytearray(len(self.blocks))
-        for ranges in self.held:
-            for first, count in ranges:
-                held[first:first + count] = b"\1" * count
-        null = self.pool.null_block
-        for block in self.blocks:
-            if block is null or held[block.block_id] or block.ref_cnt:
-                continue
-            self.queue.append(block)
+    def _acquire_all(self, wait_ms):
+        while self.withheld:
+            if not self._acquire(self.withheld, wait_ms):
+                return False
+        return True
+
+    def _back_all(self, wait_ms):
+        while self.allocations:
+            if self.library.back_whole(self.allocations[0], wait_ms) != client.OK:
+                return False
+            self.allocations.pop(0)
+        self._add([(1, len(self.blocks) - 1)])
+        return True

@@ -14,8 +14,10 @@ SHORT = -3
 OFF = -4
 LOST = -5
 FAILED = -6
+BUSY = -7
 
 WHOLE_STRIPES = 1
+UNTIL_REFUSED = 2
 
 _RANGES = 64  # ranges that one acquire can answer
 
@@ -32,12 +34,6 @@ class _Geometry(Structure):
     _fields_ = [("struct_size", c_size_t), ("segments", POINTER(_Segment)),
                 ("segment_count", c_size_t), ("blocks", c_uint64), ("pinned", POINTER(_Range)),
                 ("pinned_count", c_size_t), ("stripe_bytes", c_uint64)]
-
-
-class _CacheInfo(Structure):
-    _fields_ = [("struct_size", c_size_t), ("blocks", c_uint64), ("live", c_uint64),
-                ("ready", c_uint64), ("stripes", c_uint64), ("backed_bytes", c_uint64),
-                ("warm_bytes", c_uint64), ("short_grants", c_uint64), ("lost_blocks", c_uint64)]
 
 
 class _Model(Structure):
@@ -63,7 +59,6 @@ _SIGNATURES = {
     "cache_acquire": [c_void_p, c_uint64, c_uint, c_int64, POINTER(_Range), POINTER(c_size_t)],
     "cache_release": [c_void_p, POINTER(_Range), c_size_t],
     "cache_expect": [c_void_p, c_uint64],
-    "cache_describe": [c_void_p, POINTER(_CacheInfo)],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
@@ -90,8 +85,8 @@ class Library:
         resident = c_size_t(0)
         return self._resident(address, 0, size, byref(resident)), resident.value
 
-    def back_whole(self, base, wait_ms):
-        return self._back_whole(base, wait_ms)
+    def back_whole(self, address, wait_ms):
+        return self._back_whole(address, wait_ms)
 
     def report(self, adapter, state):
         return self._adapter_report(adapter.encode(), state.encode())
@@ -122,7 +117,6 @@ class Cache:
         self._library = library
         self._handle = handle
         self._ranges = (_Range * _RANGES)()
-        self._info = _CacheInfo(sizeof(_CacheInfo))
 
     def destroy(self):
         return self._library._cache_destroy(self._handle)
@@ -138,11 +132,11 @@ class Cache:
         return code, [(r.first, r.count) for r in ranges[:count.value]]
 
     def acquire(self, blocks, wait_ms):
-        """Result code and the (first, count) that are allocatable now: whole stripes. Some may
-        have come with SHORT too."""
+        """Result code and the (first, count) that are allocatable now: whole stripes. Waits while
+        they are being mapped, not for a pool that refuses. Some may have come with SHORT too."""
         count = c_size_t(_RANGES)
-        code = self._library._cache_acquire(self._handle, blocks, WHOLE_STRIPES, wait_ms,
-                                            self._ranges, byref(count))
+        code = self._library._cache_acquire(self._handle, blocks, WHOLE_STRIPES | UNTIL_REFUSED,
+                                            wait_ms, self._ranges, byref(count))
         if code not in (OK, SHORT):
             return code, []
         return code, [(r.first, r.count) for r in self._ranges[:count.value]]
@@ -153,8 +147,3 @@ class Cache:
 
     def expect(self, blocks):
         return self._library._cache_expect(self._handle, blocks)
-
-    def short_grants(self):
-        """How often the pool refused so far."""
-        self._library._cache_describe(self._handle, byref(self._info))
-        return self._info.short_grants

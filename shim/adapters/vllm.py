@@ -93,7 +93,7 @@ def engine_core(module):
             allocation = frame.allocation
             if allocation is not None and allocation.balloon is not None:
                 self._kvcached = allocation
-            elif allocation is not None and allocation.bases:
+            elif allocation is not None and allocation.elastic:
                 allocation.give_up(allocation.trouble_was or "no block pool came")
                 allocation.must_back()
         return wrapper
@@ -126,7 +126,8 @@ def engine_core(module):
 
 
 def settle(balloon, scheduler):
-    balloon.settle(not (scheduler.running or scheduler.waiting or scheduler.skipped_waiting))
+    waiting = [getattr(scheduler, queue, ()) for queue in ("waiting", "skipped_waiting")]
+    balloon.settle(idle=not balloon.in_use and not any(waiting))
 
 
 def gpu_worker(module):
@@ -368,11 +369,24 @@ def scheduler(module):
             pool = self.kv_cache_manager.block_pool
             balloon = pool._kvcached
             if balloon is not None:
-                guarded(pool, vllm_cache.ahead, balloon, self)
+                guarded(pool, ahead, balloon, self)
             return original(self, *args, **kwargs)
         return wrapper
 
     seams.wrap(module.Scheduler, {"schedule": (("self",), schedule)})
+
+
+def ahead(balloon, of_scheduler):
+    """A guess that fails costs time, not safety: growth on demand remains."""
+    if balloon.blind:
+        return
+    try:
+        now, later = vllm_cache.needs(of_scheduler)
+    except Exception as error:
+        balloon.blind = True
+        log.warning("kvcached: %r; growing on demand only", error)
+        return
+    balloon.ahead(now, later)
 
 
 SEAMS = seams.Seams({

@@ -32,9 +32,9 @@ def serve(worker, kv_cache_config):
 
 
 class Allocation:
-    """The KV cache of one engine, from its tensors to its balloon. `bases` are the elastic
-    allocations that are not known to be backed as a whole: as long as there are any, either the
-    balloon stands or the engine must not run."""
+    """The KV cache of one engine, from its tensors to its balloon. `elastic` are the addresses of
+    allocations that are not backed as a whole: as long as there are any, either the balloon stands
+    or the engine must not run."""
 
     def __init__(self, library, worker, kv_cache_config):
         self.library = library
@@ -42,7 +42,7 @@ class Allocation:
         self.kv_cache_config = kv_cache_config
         self.blocks = kv_cache_config.num_blocks
         self.pieces = {}
-        self.bases = []
+        self.elastic = []
         self.cache = None
         self.balloon = None
         self.state = ""
@@ -73,21 +73,21 @@ class Allocation:
         finally:
             self.library.tag_pop()
         try:
-            self._find(torch, tensors.values())
+            self._find(tensors.values())
         except Exception as error:
             self.give_up(error)
         return tensors
 
-    def _find(self, torch, tensors):
+    def _find(self, tensors):
         self.pieces = layout.allocations(tensors)
         codes = {address: self.library.resident(address, size)[0]
                  for address, size in self.pieces.items()}
-        elastic = [address for address, code in codes.items() if code == client.OK]
-        self.bases = _bases(torch, elastic)
-        if not elastic:
+        self.elastic = [address for address, code in codes.items() if code == client.OK]
+        if not self.elastic:
             self.pieces = {}
-            self.report("stock: torch took the memory elsewhere")
-        elif len(elastic) < len(codes):
+            self.report("stock: the library passes through" if client.OFF in codes.values() else
+                        "stock: torch took the memory elsewhere")
+        elif len(self.elastic) < len(codes):
             self.give_up("torch took a part of the memory elsewhere")
 
     def make_cache(self, kv_caches):
@@ -115,7 +115,7 @@ class Allocation:
     def end(self):
         """The engine's KV memory is complete."""
         if not self.state:
-            if self.bases:
+            if self.elastic:
                 self.give_up("the model runner lays out its cache in an unknown way")
             else:
                 self.report("stock: the model runner allocates in an unknown way")
@@ -123,7 +123,7 @@ class Allocation:
     def _register_model(self):
         groups = self.kv_cache_config.kv_cache_groups
         spec = groups[0].kv_cache_spec
-        spec = next(iter(getattr(spec, "kv_cache_specs", {"": spec}).values()))
+        spec = next(iter((getattr(spec, "kv_cache_specs", None) or {"": spec}).values()))
         shape = [getattr(spec, name, None) for name in ("num_kv_heads", "head_size", "dtype")]
         if None in shape:
             return
@@ -140,28 +140,30 @@ class Allocation:
 
     def meet(self, pool):
         """The engine made its block pool: withholds all blocks without memory."""
-        if self.balloon is not None or not self.bases:
+        if self.balloon is not None or not self.elastic:
             return
-        if self.cache is not None:
-            try:
-                self._inflate(pool, self.cache)
-                self.balloon.grow(1)
+        try:
+            self._inflate(pool, self.cache)
+        except Exception as error:
+            self.give_up(error)
+            if not self.elastic:
                 return
-            except Exception as error:
-                self.give_up(error)
-        if self.bases:
             try:
                 self._inflate(pool, None)
-                self.balloon.pin(self.trouble_was)
-            except Exception as error:
-                log.warning("kvcached: %r", error)
+            except Exception as second:
+                log.warning("kvcached: %r", second)
                 self.must_back()
+                return
+        if self.balloon.cache is None:
+            self.balloon.pin(self.trouble_was)
+        else:
+            self.balloon.start()
 
     def _inflate(self, pool, cache):
         if len(pool.blocks) != self.blocks:
             raise balloon.Broken("a pool of %d blocks for a cache of %d" %
                                  (len(pool.blocks), self.blocks))
-        self.balloon = balloon.Balloon(pool, self.library, cache, self.bases,
+        self.balloon = balloon.Balloon(pool, self.library, cache, self.elastic,
                                        prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
                                        self.report)
         pool._kvcached = self.balloon
@@ -172,25 +174,28 @@ class Allocation:
         """Not elastic after all: backs what was reserved, as far as the pool has memory now."""
         self.trouble_was = str(why) or repr(why)
         log.warning("kvcached: the KV cache of this engine is not elastic: %s", self.trouble_was)
-        self.cache = None
-        while self.bases and self.library.back_whole(self.bases[0], 0) == client.OK:
-            self.bases.pop(0)
-        self.report(("pinned, waiting for memory: " if self.bases else "pinned: ") +
+        if self.cache is not None:
+            self.cache.destroy()
+            self.cache = None
+        sys.modules["torch"].cuda.synchronize()  # its fill of the memory may still run
+        while self.elastic and self.library.back_whole(self.elastic[0], 0) == client.OK:
+            self.elastic.pop(0)
+        self.report(("pinned, waiting for memory: " if self.elastic else "pinned: ") +
                     self.trouble_was)
 
     def must_back(self):
         """No balloon can stand between the engine and unbacked memory. An engine that cannot have
         all of it does not start, as in stock when its cudaMalloc fails."""
-        while self.bases:
-            if self.library.back_whole(self.bases[0], START_WAIT_MS) != client.OK:
+        while self.elastic:
+            if self.library.back_whole(self.elastic[0], START_WAIT_MS) != client.OK:
                 raise RuntimeError("kvcached: no memory for the whole KV cache, and it cannot be "
                                    "elastic: " + self.trouble_was)
-            self.bases.pop(0)
+            self.elastic.pop(0)
         self.report("pinned: " + self.trouble_was)
 
 
-def ahead(balloon, scheduler):
-    """Before a step: tells the balloon what it and the next ones may need."""
+def needs(scheduler):
+    """Before a step: the blocks that it may take at most, and what the next ones may beyond."""
     groups = scheduler.kv_cache_config.kv_cache_groups
     sizes = [group.kv_cache_spec.block_size for group in groups]
     running = scheduler.running
@@ -210,18 +215,7 @@ def ahead(balloon, scheduler):
         else:
             later += blocks
         budget -= tokens
-    balloon.ahead(now, later)
-
-
-def _bases(torch, addresses):
-    """Where the allocations begin in which torch placed `addresses`."""
-    found = []
-    segments = [(s["address"], s["total_size"]) for s in torch.cuda.memory_snapshot()]
-    for address in addresses:
-        base = next((b for b, size in segments if b <= address < b + size), address)
-        if base not in found:
-            found.append(base)
-    return found
+    return now, later
 
 
 def prefix_cache_blocks(blocks, size):

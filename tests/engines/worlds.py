@@ -1,0 +1,180 @@
+"""One engine for the tests of the vLLM adapter: vLLM's own scheduler, block pool and engine core
+where $VLLM_SITE names an unpacked wheel, else a miniature with the same seams."""
+import os
+import pathlib
+import sys
+import types
+
+HERE = pathlib.Path(__file__).resolve().parent
+ADAPTERS = HERE.parent.parent / "shim" / "adapters"
+SITE = os.environ.get("VLLM_SITE", "")
+sys.path.insert(0, str(HERE))
+
+from doubles import library as library_double  # noqa: E402
+from doubles import vllm_engine  # noqa: E402
+
+
+def load_adapters():
+    """The adapters as the library starts them in a process, from their files."""
+    if "_kvcached" not in sys.modules:
+        sources = {path.stem: path.read_text() for path in ADAPTERS.glob("*.py")}
+        code = compile(sources.pop("bootstrap"), str(ADAPTERS / "bootstrap.py"), "exec")
+        exec(code, {"SOURCES": sources, "__name__": "_kvcached.bootstrap"})
+    return sys.modules["_kvcached"]
+
+
+def stand_in_torch():
+    torch = sys.modules.get("torch") or types.ModuleType("torch")
+    torch.cuda = types.SimpleNamespace(empty_cache=lambda: None, synchronize=lambda: None)
+    sys.modules["torch"] = torch
+
+
+if SITE:
+    import wheel
+    wheel.install(SITE)
+    package = load_adapters()
+    # In front of the finder that knows the wheel, as in a process that the library is loaded into.
+    sys.meta_path.remove(package.finder)
+    sys.meta_path.insert(0, package.finder)
+    import vllm.v1.engine.core  # noqa: F401
+else:
+    package = load_adapters()
+    from doubles import miniature
+    sys.modules.update(miniature.MODULES)
+    for name, hook in package.vllm.hooks().items():
+        if name in miniature.MODULES:
+            hook(miniature.MODULES[name])
+stand_in_torch()
+adapter = package.vllm
+
+
+class Engine:
+    """An engine core on a double of the library. The settings are those of config()."""
+
+    def __init__(self, library, blocks=200, caching=True, **settings):
+        self.library = library
+        adapter.library = library
+        make = self._make_wheel if SITE else self._make_miniature
+        self.core = make(blocks, caching, settings)
+        self.outputs = {}
+        self.pool = self.core.scheduler.kv_cache_manager.block_pool
+
+    def _make_wheel(self, blocks, caching, settings):
+        core = vllm_engine.make(vllm_engine.config(blocks, caching, **settings), self.library)
+        self.steps = core.executor_double.steps
+        return core
+
+    def _make_miniature(self, blocks, caching, settings):
+        miniature.library = self.library
+        config = vllm_engine.config(blocks, caching, **settings)
+        config.blocks, config.caching = blocks, caching
+        config.budget = config.scheduler_config.max_num_batched_tokens
+        config.max_num_seqs = config.scheduler_config.max_num_seqs
+        config.watermark = config.scheduler_config.watermark
+        core = sys.modules["vllm.v1.engine.core"].EngineCore(config, miniature.Runner)
+        self.steps = core.steps
+        return core
+
+    @property
+    def balloon(self):
+        return self.pool._kvcached
+
+    @property
+    def cache(self):
+        return self.library.caches[-1]
+
+    def add(self, name, prompt, max_tokens, priority=0):
+        if not SITE:
+            self.core.scheduler.waiting.append(miniature.Request(name, prompt, max_tokens))
+            return
+        from vllm.v1.request import Request
+        sampling = vllm_engine.Loose(
+            max_tokens=max_tokens, min_tokens=0, stop_token_ids=[], eos_token_id=None,
+            ignore_eos=True, all_stop_token_ids=set(), extra_args=None,
+            skip_reading_prefix_cache=False)
+        self.core.add_request(Request(name, list(prompt), sampling, None, priority=priority,
+                                      arrival_time=float(len(self.outputs)),
+                                      block_hasher=self.core.request_block_hasher))
+
+    def abort(self, name):
+        if SITE:
+            self.core.abort_requests([name])
+        else:
+            self.core.abort(name)
+
+    def reset_prefix_cache(self):
+        if SITE:
+            return self.core.reset_prefix_cache()
+        return self.pool.reset_prefix_cache()
+
+    def busy(self):
+        scheduler = self.core.scheduler
+        if SITE:
+            return bool(scheduler.has_requests() or self.core.batch_queue)
+        return bool(scheduler.running or scheduler.waiting)
+
+    def step(self):
+        """One turn of the engine's loop."""
+        if SITE:
+            outputs, executed = self.core.step_fn()
+            found = {o.request_id: o.new_token_ids for part in (outputs or {}).values()
+                     for o in part.outputs}
+        else:
+            found, executed = self.core.step()
+        self.core.post_step(executed)
+        for name, tokens in found.items():
+            self.outputs.setdefault(name, []).extend(tokens)
+
+    def run(self, most=2000):
+        """Until nothing is left to do."""
+        for _ in range(most):
+            if not self.busy():
+                return
+            self.step()
+        raise AssertionError("the engine does not come to an end")
+
+    def free_blocks(self):
+        queue, found = self.pool.free_block_queue, []
+        block = queue.fake_free_list_head.next_free_block
+        while block is not queue.fake_free_list_tail:
+            assert block.next_free_block.prev_free_block is block
+            found.append(block)
+            block = block.next_free_block
+        assert len(found) == queue.num_free_blocks == self.pool.get_num_free_blocks()
+        return found
+
+    def check(self):
+        """Allocatable implies backed, and all books agree."""
+        free = self.free_blocks()
+        numbers = {block.block_id for block in free}
+        used = {block.block_id for block in self.pool.blocks if block.ref_cnt and not block.is_null}
+        assert len(numbers) == len(free) and not numbers & used and 0 not in numbers
+        assert all(not block.ref_cnt for block in free)
+        total = self.pool.num_gpu_blocks - 1
+        assert abs(self.pool.get_usage() - len(used) / total) < 1e-9
+        balloon = self.balloon
+        if balloon is None:
+            assert len(numbers) + len(used) == total
+            return
+        held = {b for ranges in balloon.held for first, count in ranges
+                for b in range(first, first + count)}
+        assert held == numbers | used
+        assert balloon.withheld == total - len(held)
+        assert balloon.in_use == len(used)
+        assert [sum(1 for b in used if balloon.stripe_of[b] == s)
+                for s in range(len(balloon.live))] == balloon.live
+        cached = [b.block_id for b in free if b.block_hash is not None]
+        assert balloon.cached_free == len(cached)
+        assert [sum(1 for b in cached if balloon.stripe_of[b] == s)
+                for s in range(len(balloon.live))] == balloon.cached
+        empty = {s for s, ranges in enumerate(balloon.held) if ranges and not balloon.live[s]}
+        assert empty == set(balloon.empty) | set(balloon.empty_cached)
+        assert set(balloon.empty_cached) == {s for s in empty if balloon.cached[s]}
+        if balloon.cache is not None and not self.cache.broken:
+            assert held | {0} == self.cache.live
+            backed = {b for s in self.cache.backed
+                      for b in range(self.cache.ranges[s][0], sum(self.cache.ranges[s]))}
+            assert held <= backed
+
+
+Library = library_double.Library
