@@ -1,5 +1,8 @@
 #include "policy/clock.hpp"
 
+#include <cstddef>
+#include <new>
+
 namespace kvcached {
 namespace {
 
@@ -14,7 +17,8 @@ class SteadyClock final : public Clock {
 
 const Clock& steady_clock() noexcept {
   // Never destroyed, so that threads that outlive main can still ask for the time.
-  static const Clock& forever = *new SteadyClock;
+  alignas(SteadyClock) static std::byte place[sizeof(SteadyClock)];
+  static const Clock& forever = *::new (place) SteadyClock;
   return forever;
 }
 

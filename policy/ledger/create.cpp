@@ -1,5 +1,6 @@
 // Opening and creating the pool's file: every way in which that can be refused.
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -95,6 +96,12 @@ PoolFile open_file(int directory, const std::string& name, Answer& answer) {
 
 // All space is taken now: a file system that fills up later cannot take pages from the mapping.
 Answer allocate(int file) {
+  // Going beyond this limit would not fail but send a signal that ends the engine.
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < layout::kFileSize) {
+    return {Refusal::full, "the limit on file sizes (ulimit -f) is below " +
+                               std::to_string(layout::kFileSize) + " bytes"};
+  }
   ::fchmod(file, 0600);  // a strict umask may have taken our own bits
   int error = EINTR;
   for (int i = 0; i < kOpenTries && error == EINTR; ++i) {

@@ -98,11 +98,13 @@ layout::Slot* FileLedger::own_slot() const noexcept {
 }
 
 // Writes the own slot as it must be: books what an uncharge could not, and mends what a stray
-// write of some other process may have done to it.
+// write of some other process may have done to it. The state comes last: it makes the rest count.
 void FileLedger::restate() noexcept {
   layout::Slot& slot = file_.mapped()->slots[slot_];
   set(slot.charged, own_.load());
   set(slot.tenant, tenant_);
+  layout::U32& used = file_.mapped()->header.slots_used;
+  if (used.load() <= slot_) set(used, slot_ + 1);
   set(slot.state, static_cast<std::uint32_t>(layout::SlotState::live));
 }
 
@@ -208,11 +210,6 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   set(slot.generation, slot.generation.load() + 1);
   test_point("join.filled");
   slot_ = taken;
-  // Only the store of the state makes the slot count; all else must be in place by then.
-  set(slot.charged, std::uint64_t{0});
-  set(slot.tenant, tenant_);
-  layout::U32& used = file_.mapped()->header.slots_used;
-  if (used.load() <= taken) set(used, taken + 1);
   restate();
   test_point("join.live");
   unlock();

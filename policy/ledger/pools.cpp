@@ -85,7 +85,8 @@ std::vector<Snapshot> read_pools(const std::string& directory,
     if (wrong.empty()) {
       pools.push_back(std::move(snapshot));
     } else {
-      complaints.push_back("pool " + directory + "/" + name + ": " + wrong);
+      complaints.push_back("pool ");
+      complaints.back().append(directory).append("/").append(name).append(": ").append(wrong);
     }
   }
   if (names.empty()) complaints.push_back(nobody);

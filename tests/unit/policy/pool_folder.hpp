@@ -26,11 +26,11 @@ class ManualClock final : public Clock {
 class PoolFolder : public testing::Test {
  protected:
   PoolFolder() {
-    std::string pattern = "/tmp/kvcached-test-XXXXXX";
-    path_ = ::mkdtemp(pattern.data());
+    root_ = (std::filesystem::temp_directory_path() / "pool-XXXXXX").string();
+    path_ = ::mkdtemp(root_.data());
     for (std::size_t i = 0; i < gpu_.size(); ++i) gpu_[i] = static_cast<std::uint8_t>(i * 17);
   }
-  ~PoolFolder() override { std::filesystem::remove_all(path_); }
+  ~PoolFolder() override { std::filesystem::remove_all(root_); }
 
   OpenRequest request(std::uint64_t pages) const { return {path_, gpu_, Pages(pages)}; }
   std::string file() const { return path_ + "/" + file_name(gpu_); }
@@ -57,7 +57,8 @@ class PoolFolder : public testing::Test {
     return ledger;
   }
 
-  std::string path_;
+  std::string root_;
+  std::string path_;  // the pool's directory: root_, unless a test chose another
   GpuUuid gpu_{};
   ManualClock clock_;
   Refusal refusal_ = Refusal::ok;

@@ -1,0 +1,106 @@
+// SIGKILL at every marked point of the ledger: whatever is left adds up, covers the floors, and
+// counts at least what the dead really held.
+#include "tests/process/ledger_child.hpp"
+
+namespace kvcached::ledger {
+namespace {
+
+class LedgerKillTest : public PoolFolder, public testing::WithParamInterface<const char*> {};
+
+// Runs through every marked point, keeping `held` at what a real process would hold at each.
+int live_and_die(const OpenRequest& request, const Clock& clock, std::atomic<std::int64_t>& held,
+                 const char* point) {
+  signal_at(point, SIGKILL);
+  Refusal refusal = Refusal::ok;
+  std::string complaint;
+  auto ledger = Ledger::open(request, clock, refusal, complaint);
+  if (!ledger || !ledger->join({"victim", {Pages(5), Pages(60), 100}, "victim"}, complaint)) {
+    return 1;
+  }
+  if (!ledger->charge(Pages(10))) return 2;
+  held = 10;
+  ledger->publish({});
+  held = 7;  // memory goes before its charge
+  ledger->uncharge(Pages(3));
+  ledger->reap(free_pages(1000));
+  ledger.reset();
+  return 3;  // the point was never reached
+}
+
+TEST_P(LedgerKillTest, BooksStaySound) {
+  const auto witness = member("witness", 20);
+  ASSERT_TRUE(witness->charge(Pages(5)));
+  const auto ghost = member("ghost");
+  ASSERT_TRUE(ghost->charge(Pages(15)));
+  ghost->abandon();  // dead and not buried: the victim is to find it
+  const SharedNumber held;
+  Child victim([&](Child&) { return live_and_die(request(100), clock_, *held, GetParam()); });
+  const int status = victim.wait();
+  ASSERT_TRUE(WIFSIGNALED(status)) << "exit status " << WEXITSTATUS(status);
+  ASSERT_EQ(WTERMSIG(status), SIGKILL);
+
+  for (int look = 0; look < 2; ++look) {
+    const Snapshot books = witness->snapshot();
+    expect_sound(books);
+    Pages victims;
+    for (const MemberState& one : books.members) {
+      if (one.tenant == "victim") victims += one.charged;
+    }
+    EXPECT_GE(victims, Pages(static_cast<std::uint64_t>((*held).load())));
+    EXPECT_GE(books.free, Pages(15)) << "the witness's floor";
+    EXPECT_EQ(books.charged, Pages(5));
+    witness->reap(free_pages(0));  // proves nothing free: limbo must stay
+  }
+  EXPECT_TRUE(witness->charge(Pages(15))) << "the lock must have gone with the dead";
+  EXPECT_EQ(witness->reap(free_pages(1000)), Pages(0));
+  const Snapshot books = witness->snapshot();
+  expect_sound(books);
+  EXPECT_EQ(books.free, Pages(80));
+  EXPECT_EQ(books.members.size(), 1U);
+  EXPECT_EQ(books.tenants.size(), 1U);
+}
+
+INSTANTIATE_TEST_SUITE_P(AtEveryPoint, LedgerKillTest,
+                         testing::Values("join.locked", "reap.dated", "reap.buried", "join.filled",
+                                         "join.live", "charge.before", "charge.after",
+                                         "publish.half", "uncharge.before", "uncharge.after",
+                                         "reap.emptied", "leave.before"),
+                         [](const auto& each) {
+                           std::string name = each.param;
+                           name[name.find('.')] = '_';
+                           return name;
+                         });
+
+class LedgerDeathTest : public PoolFolder {};
+
+TEST_F(LedgerDeathTest, CreatorKilledHalfWayIsReplaced) {
+  Child creator([&](Child&) {
+    signal_at("create.filled", SIGKILL);
+    Ledger::open(request(50), clock_, refusal_, complaint_);
+    return 1;
+  });
+  ASSERT_TRUE(WIFSIGNALED(creator.wait()));
+  EXPECT_EQ(open(100)->snapshot().free, Pages(100));
+}
+
+TEST_F(LedgerDeathTest, KilledMemberIsSeenDeadAtOnce) {
+  const auto witness = member("witness");
+  Child victim([&](Child& self) {
+    const auto ledger = member("victim", 30);
+    self.say(ledger->charge(Pages(60)) ? 1 : 0);
+    ::pause();
+    return 0;
+  });
+  ASSERT_EQ(victim.hear(), 1);
+  EXPECT_EQ(witness->snapshot().charged, Pages(60));
+  victim.kill_and_wait();
+  const Snapshot books = witness->snapshot();
+  EXPECT_EQ(books.charged, Pages(0));
+  EXPECT_EQ(books.limbo, Pages(60));
+  EXPECT_FALSE(witness->charge(Pages(41)));
+  EXPECT_EQ(witness->reap(free_pages(100)), Pages(0));
+  EXPECT_TRUE(witness->charge(Pages(100)));
+}
+
+}  // namespace
+}  // namespace kvcached::ledger
