@@ -154,6 +154,7 @@ TEST_F(DriverFacts, ReadOnlyAccessIsAccepted) {
   const Memory memory(kPage);
   range.map(0, kPage, memory.handle());
   ASSERT_EQ(cuMemsetD32(range.at(), 9, 1), CUDA_SUCCESS);
+  ASSERT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
   EXPECT_EQ(allow(range.at(), kPage, CU_MEM_ACCESS_FLAGS_PROT_READ), CUDA_SUCCESS);
   EXPECT_EQ(word_at(range.at()), 9U);
 }
