@@ -30,7 +30,7 @@ constexpr std::uint64_t kMiB = 1ULL << 20U;
 constexpr std::uint64_t kGiB = 1ULL << 30U;
 // The pool holds as many tokens on every GPU, so that the traces fill it alike everywhere; what
 // differs is the size of a token.
-constexpr std::uint64_t kPoolTokens = 262144;
+constexpr std::uint64_t kPoolTokens = 131072;
 
 struct Flags {
   std::string build = "build";
@@ -72,17 +72,11 @@ class TemporaryFolder {
   fs::path path_;
 };
 
-/// Of a real GPU half the free memory, at most 32 GiB: 1 GiB for each layer of 8 heads of 128.
-Shape real_shape(std::uint64_t free, std::uint64_t wanted) {
-  const std::uint64_t pool = wanted != 0 ? wanted : std::min(free / 2, 32 * kGiB);
-  return {std::clamp<std::uint64_t>(pool / kGiB, 1, 80), 8, 128};
-}
-
-/// Of a simulated one a quarter of the free main memory, at most 1 GiB: two layers, 128 MiB for
-/// each head of 64.
-Shape simulated_shape(std::uint64_t free, std::uint64_t wanted) {
-  const std::uint64_t pool = wanted != 0 ? wanted : std::min(free / 4, kGiB);
-  return {2, std::clamp<std::uint64_t>(pool / (128 * kMiB), 1, 64), 64};
+/// A layer of the usual 8 heads of 128 makes 512 MiB of pool.
+Shape shape_for(std::uint64_t pool, std::uint64_t most_layers) {
+  Shape shape{1, 8, 128};
+  shape.layers = std::clamp<std::uint64_t>(pool / shape.pool_bytes(), 1, most_layers);
+  return shape;
 }
 
 void set(const char* name, const std::string& value) { setenv(name, value.c_str(), 1); }
@@ -122,9 +116,9 @@ int demonstrate(const Flags& flags) {
   std::unique_ptr<TemporaryFolder> memory;
   Shape shape{};
   if (gpu) {
-    shape = real_shape(gpu->free_bytes(), flags.pool);
+    shape = shape_for(flags.pool != 0 ? flags.pool : gpu->free_bytes() / 2, 32);
   } else {
-    shape = simulated_shape(available_main_memory(), flags.pool);
+    shape = shape_for(flags.pool != 0 ? flags.pool : available_main_memory() / 4, 2);
     // Room beside the pool for the engines' small buffers and for scratch.
     const std::uint64_t total = shape.pool_bytes() + shape.pool_bytes() / 8 + 128 * kMiB;
     const bool shared = free_space("/dev/shm") >= total;
@@ -201,7 +195,10 @@ int main(int argc, char** argv) {
   app.add_option("--gpu", flags.gpu, "which one")
       ->check(CLI::IsMember({"auto", "real", "simulated"}))
       ->capture_default_str();
-  app.add_option("--pool", flags.pool, "memory of all engines together; 0: by the GPU's size")
+  app.add_option(
+         "--pool", flags.pool,
+         "memory of all engines together, in steps of 512MiB; 0: half of a real GPU's free memory, "
+         "at most 16GiB; a quarter of the main memory for a simulated one, at most 1GiB")
       ->transform(CLI::AsSizeValue(false))
       ->capture_default_str();
   app.add_option("--step-ms", flags.step_ms, "no step starts sooner after the one before")

@@ -24,6 +24,7 @@ class Run {
 
   ReplayResult run() {
     start();
+    std::puts("run      step | engine: MiB, requests running + waiting | ... | GPU memory in use");
     const Clock::time_point begin = Clock::now();
     while (step(begin)) {
     }
@@ -115,9 +116,9 @@ class Run {
   }
 
   void print(const std::vector<Json>& lines, const Sample& sample) const {
-    std::printf("%-7s step %4zu", settings_.mode.c_str(), result_.samples.size());
+    std::printf("%-7s %5zu", settings_.mode.c_str(), result_.samples.size());
     for (std::size_t i = 0; i < lines.size(); ++i) {
-      std::printf(" | %s %5llu MiB %3u running %3u waiting", settings_.tenants[i].name.c_str(),
+      std::printf(" | %s %5llu %3u + %-3u", settings_.tenants[i].name.c_str(),
                   static_cast<unsigned long long>(sample.resident[i] >> 20U),
                   lines[i].at("running").get<unsigned>(), lines[i].at("waiting").get<unsigned>());
     }

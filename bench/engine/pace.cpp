@@ -71,7 +71,7 @@ bool Pace::wait_for_time() {
 }
 
 double Pace::lag_ms() const {
-  if (lockstep_ || steps_ == 0) {
+  if (lockstep_ || step_.count() == 0 || steps_ == 0) {
     return 0;
   }
   const std::chrono::duration<double, std::milli> late =

@@ -16,7 +16,7 @@ class Pace {
   bool next();
   /// SIGTERM has come.
   [[nodiscard]] static bool interrupted();
-  /// How far the present step is behind its time, in milliseconds; 0 in lockstep.
+  /// How far the present step is behind its time, in milliseconds; 0 where it has none.
   [[nodiscard]] double lag_ms() const;
 
  private:

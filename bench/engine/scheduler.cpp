@@ -84,6 +84,26 @@ void Scheduler::grow() {
   }
 }
 
+/// All blocks that `head` needs to begin, or none. The first try accepts a short wait: where memory
+/// is to be had, it comes within the step.
+bool Scheduler::take_for(Sequence& head, std::uint64_t need) {
+  // One block for each that runs stays back, or the newcomer would soon be preempted again.
+  const std::uint64_t with_reserve = need + running_.size();
+  const bool first = !std::exchange(head.asked, true);
+  if (!first && blocks_.available() < with_reserve) {
+    return false;
+  }
+  std::vector<BlockNumber> taken;
+  blocks_.take(with_reserve, first, taken);
+  if (taken.size() == with_reserve) {
+    head.blocks.assign(taken.begin(), taken.begin() + static_cast<std::ptrdiff_t>(need));
+    taken.erase(taken.begin(), taken.begin() + static_cast<std::ptrdiff_t>(need));
+    live_blocks_ += need;
+  }
+  blocks_.give_back(taken);
+  return !head.blocks.empty();
+}
+
 void Scheduler::admit() {
   std::uint64_t tokens = 0;
   while (!waiting_.empty() && running_.size() < settings_.max_batch) {
@@ -92,16 +112,7 @@ void Scheduler::admit() {
     if (tokens != 0 && tokens + context > settings_.step_tokens) {
       return;
     }
-    // One block for each that runs stays back, or the newcomer would soon be preempted again.
-    const std::uint64_t need = blocks_for(context);
-    const std::uint64_t reserve = running_.size();
-    if (blocks_.available() < need + reserve) {
-      return;
-    }
-    const std::uint64_t given = blocks_.take(need, false, head.blocks);
-    live_blocks_ += given;
-    if (given < need) {
-      release(head);
+    if (!take_for(head, blocks_for(context))) {
       return;
     }
     tokens += context;

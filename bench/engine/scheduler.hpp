@@ -63,6 +63,7 @@ class Scheduler {
     std::uint32_t written = 0;   // tokens whose K and V lie in the blocks
     std::uint32_t cursor = 0;    // next position of the moving check
     bool started = false;
+    bool asked = false;  // has tried to begin
     std::vector<BlockNumber> blocks;
   };
 
@@ -70,6 +71,7 @@ class Scheduler {
   [[nodiscard]] std::uint64_t growth() const;
   void grow();
   void preempt_youngest();
+  bool take_for(Sequence& head, std::uint64_t need);
   void admit();
   void expect();
   void release(Sequence& sequence);
