@@ -193,17 +193,19 @@ class CudaDriver final : public Driver {
     return status;
   }
 
-  Status fence_passed(ContextId /*context*/, Fence fence) noexcept override {
+  Status fence_passed(ContextId context, Fence fence) noexcept override {
     if (exiting) return Status::lost;
     if (fence.event == nullptr) return Status::ok;
     const Relaxed relaxed(cuda_);
-    return status_of(cuda_.cuEventQuery(static_cast<CUevent>(fence.event)), "cuEventQuery");
+    return in_context(context, "cuEventQuery",
+                      [&] { return cuda_.cuEventQuery(static_cast<CUevent>(fence.event)); });
   }
 
-  void drop_fence(ContextId /*context*/, Fence fence) noexcept override {
+  void drop_fence(ContextId context, Fence fence) noexcept override {
     if (exiting || fence.event == nullptr) return;
     const Relaxed relaxed(cuda_);
-    cuda_.cuEventDestroy_v2(static_cast<CUevent>(fence.event));
+    in_context(context, "cuEventDestroy",
+               [&] { return cuda_.cuEventDestroy_v2(static_cast<CUevent>(fence.event)); });
   }
 
   Status synchronize(ContextId context) noexcept override {
@@ -212,8 +214,9 @@ class CudaDriver final : public Driver {
     auto status = fence(context, all);
     if (status == Status::ok && all.event != nullptr) {
       const Relaxed relaxed(cuda_);
-      const auto result = cuda_.cuEventSynchronize(static_cast<CUevent>(all.event));
-      status = status_of(result, "cuEventSynchronize");
+      status = in_context(context, "cuEventSynchronize", [&] {
+        return cuda_.cuEventSynchronize(static_cast<CUevent>(all.event));
+      });
       drop_fence(context, all);
     }
     return status;
@@ -274,6 +277,13 @@ class CudaDriver final : public Driver {
     return several_devices_ ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
   }
 
+  template <class F>
+  Status in_context(ContextId context, const char* call, F work) noexcept {
+    const Within within(cuda_, context);
+    if (within.result() != CUDA_SUCCESS) return status_of(within.result(), "cuCtxPushCurrent");
+    return status_of(work(), call);
+  }
+
   CUresult allow(Address at, Bytes size, DeviceId device) noexcept {
     constexpr std::size_t kMost = 16;
     CUmemAccessDesc access[kMost] = {};
@@ -297,9 +307,7 @@ class CudaDriver final : public Driver {
     if (capture_gate().open(gate, context)) {
       return Status::not_now;
     }
-    const Within within(cuda_, context);
-    return status_of(within.result() == CUDA_SUCCESS ? cuda_.cuCtxSynchronize() : within.result(),
-                     "cuCtxSynchronize");
+    return in_context(context, "cuCtxSynchronize", [this] { return cuda_.cuCtxSynchronize(); });
   }
 
   Status ask_memory(MemoryInfo& out) noexcept {

@@ -61,7 +61,7 @@ TEST_F(Ranges, BadArgumentsChangeNothing) {
   EXPECT_EQ(kvcached_grow(p, SIZE_MAX, 2, 0), KVCACHED_INVALID);
   EXPECT_EQ(kvcached_shrink(p, 32 * kMiB, 2), KVCACHED_INVALID);
   EXPECT_EQ(kvcached_resident(p, 0, kMiB, nullptr), KVCACHED_INVALID);
-  EXPECT_EQ(kvcached_grow(p + 4096, 0, kMiB, 0), KVCACHED_NOT_ELASTIC) << "not its base";
+  EXPECT_EQ(kvcached_grow(p + 16 * kMiB, 0, 17 * kMiB, 0), KVCACHED_INVALID) << "past the end";
   EXPECT_EQ(resident(p, 0, 32 * kMiB), 0U);
 }
 
