@@ -226,13 +226,13 @@ endef
 $(foreach s,$(LIBRARIES),$(eval $(call library,$s)))
 define bench
 $(BUILD)/bench/$(call name,$1): $(call objects,$1) $(TEST_LIBS) | $(SIM)
-	$$(call link,$(call link_comment,$1) $(ON_GPU))
+	$$(call link,$(call link_comment,$1) $$(ON_GPU))
 endef
 $(foreach s,$(BENCHES),$(eval $(call bench,$s)))
 # In `make test` a fuzzer replays its corpus and a fixed set of made-up inputs, with any compiler.
 define replay
 $(BUILD)/tests/fuzz/$(call name,$1): $(call objects,$1 tests/fuzz/replay_main.cpp) $(TEST_LIBS) | $(SIM)
-	$$(call link,$(ON_GPU))
+	$$(call link,$$(ON_GPU))
 endef
 $(foreach s,$(FUZZERS),$(eval $(call replay,$s)))
 define fuzzer
