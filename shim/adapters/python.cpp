@@ -59,8 +59,8 @@ bool Python::resolve() noexcept {
 bool wanted() noexcept {
   try {
     std::vector<std::string> complaints;  // the process object reports them
-    const Settings settings = read_settings([](const char* name) { return std::getenv(name); },
-                                            complaints);
+    const Settings settings =
+        read_settings([](const char* name) { return std::getenv(name); }, complaints);
     return settings.adapters && !settings.disabled;
   } catch (...) {
     return false;
