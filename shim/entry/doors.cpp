@@ -133,17 +133,26 @@ const Door* door_of_symbol(std::string_view symbol) noexcept {
   return &kDoors[*found];
 }
 
-const Door* door_of_name(std::string_view name, int version, std::uint64_t flags) noexcept {
+Generations doors_of_name(std::string_view name) noexcept {
+  Generations all{};
+  std::size_t count = 0;
+  for (auto i = first_not_below(kByName, &Door::name, name);
+       i != kByName.end() && kDoors[*i].name == name && count + 1 < all.size(); ++i) {
+    all[count++] = &kDoors[*i];
+  }
+  return all;
+}
+
+const Door* choose(const Generations& doors, int version, std::uint64_t flags) noexcept {
   const bool wants_per_thread = (flags & CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) != 0;
   const Door* best[2] = {nullptr, nullptr};
   bool has_per_thread = false;
-  for (auto i = first_not_below(kByName, &Door::name, name);
-       i != kByName.end() && kDoors[*i].name == name; ++i) {
-    const Door& door = kDoors[*i];
-    has_per_thread = has_per_thread || door.per_thread_default;
-    const Door*& newest = best[door.per_thread_default ? 1 : 0];
-    if (door.version <= version && (newest == nullptr || newest->version < door.version)) {
-      newest = &door;
+  for (const Door* door : doors) {
+    if (door == nullptr) break;
+    has_per_thread = has_per_thread || door->per_thread_default;
+    const Door*& newest = best[door->per_thread_default ? 1 : 0];
+    if (door->version <= version && (newest == nullptr || newest->version < door->version)) {
+      newest = door;
     }
   }
   return best[wants_per_thread && has_per_thread ? 1 : 0];

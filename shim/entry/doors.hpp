@@ -7,6 +7,7 @@
 // Everything here is constant data: dlsym may be called before any constructor has run.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <string_view>
@@ -35,9 +36,13 @@ struct Door {
 // Null when nothing stands in front of that symbol.
 const Door* door_of_symbol(std::string_view symbol) noexcept;
 
-// The door for an ABI as cuGetProcAddress chooses it: the newest that is not newer than `version`.
-// With flag 2 only per-thread variants are considered, where the name has any.
-const Door* door_of_name(std::string_view name, int version, std::uint64_t flags) noexcept;
+// All doors of a function, one for each generation of its ABI; null after the last.
+using Generations = std::array<const Door*, 6>;
+Generations doors_of_name(std::string_view name) noexcept;
+
+// The one that cuGetProcAddress means: the newest that is not newer than `version`. With flag 2
+// only per-thread variants count, where the function has any. Null: none.
+const Door* choose(const Generations& doors, int version, std::uint64_t flags) noexcept;
 
 // What is behind the exported symbol whose `behind` this is, resolved at first use. Null: no
 // library that would have it is loaded.

@@ -61,24 +61,37 @@ void* in_place_of(const Door& door, void* real) noexcept {
   return const_cast<void*>(door.looked_up);
 }
 
-// Whether `function`, which the driver gave for `door`'s name, is of a later ABI than the door's.
-bool another_abi(const Door& door, const void* function) noexcept {
-  void* library = driver::library_of(function);
-  if (library == nullptr || driver::real_dlsym()(library, door.symbol.data()) == function) {
-    return false;
+// The door of the ABI that `real` has, which the driver gave for this request. The driver's symbol
+// table tells; only where the address is no symbol's, the rules of the request do. So a generation
+// that is newer than our table is never taken for one that we know.
+const Door* door_of(const char* name, int version, cuuint64_t flags, const void* real) noexcept {
+  const Generations doors = doors_of_name(name);
+  void* library = doors[0] == nullptr ? nullptr : driver::library_of(real);
+  if (library == nullptr) {
+    return nullptr;
+  }
+  const Door* chosen = choose(doors, version, flags);
+  const auto is_at = [&](const Door* door) {
+    return door != nullptr && driver::real_dlsym()(library, door->symbol.data()) == real;
+  };
+  if (is_at(chosen)) {
+    return chosen;
+  }
+  for (const Door* door : doors) {
+    if (is_at(door)) return door;
   }
   Dl_info info{};
-  return dladdr(function, &info) != 0 && info.dli_saddr == function && info.dli_sname != nullptr &&
-         door.symbol != info.dli_sname;
+  const bool other_symbol =
+      dladdr(real, &info) != 0 && info.dli_saddr == real && info.dli_sname != nullptr;
+  return other_symbol ? nullptr : chosen;
 }
 
 void* answer(const char* name, int version, cuuint64_t flags, void* real) noexcept {
   if (real == nullptr || name == nullptr || !switches().on || driver::real_dlsym() == nullptr) {
     return real;
   }
-  const Door* door = door_of_name(name, version, flags);
-  if (door == nullptr || real == door->exported || real == door->looked_up ||
-      another_abi(*door, real)) {
+  const Door* door = door_of(name, version, flags, real);
+  if (door == nullptr || real == door->exported || real == door->looked_up) {
     return real;
   }
   return in_place_of(*door, real);
