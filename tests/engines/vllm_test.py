@@ -134,15 +134,17 @@ class Idle(unittest.TestCase):
         for i in range(12):
             engine.add("r%d" % i, range(i * 1000, i * 1000 + 100), 30)
         engine.run()
-        while engine.busy():
-            engine.step()
         engine.check()
 
     def test_all_memory_goes_back_without_a_prefix_cache(self):
-        engine = worlds.Engine(worlds.Library(), caching=False)
-        self.burst(engine)
-        self.assertEqual(engine.cache.live, {0})
-        self.assertEqual(engine.pool.get_usage(), 0)
+        for settings in VARIANTS:
+            if settings["caching"]:
+                continue
+            with self.subTest(settings=settings):
+                engine = worlds.Engine(worlds.Library(), **settings)
+                self.burst(engine)
+                self.assertEqual(engine.cache.live, {0})
+                self.assertEqual(engine.pool.get_usage(), 0)
 
     def test_the_prefix_cache_keeps_what_its_cap_allows(self):
         for cap, most in (("0", 0), ("10%", 20), ("%d" % (8 * engine_block_bytes()), 8)):
