@@ -186,7 +186,7 @@ class Cache final : public Worker {
   bool closed_ = false;
   bool lost_ = false;
   bool finished_ = false;
-  Instant sleeps_until_{};  // what the last work() said; epoch: woken since
+  Instant sleeps_until_ = Instant::max();  // what the last work() said; epoch: woken since
   std::uint64_t grows_ = 0;
   std::uint64_t releases_ = 0;
   std::uint64_t short_grants_ = 0;
