@@ -232,6 +232,7 @@ class Gate {
     ASSERT_EQ(cuStreamWaitValue32(stream.get(), address_, 1, CU_STREAM_WAIT_VALUE_GEQ),
               CUDA_SUCCESS);
   }
+  [[nodiscard]] CUdeviceptr address() const { return address_; }
   void open() { __atomic_store_n(word_, 1U, __ATOMIC_SEQ_CST); }
 
  private:
