@@ -270,7 +270,8 @@ def memory_at(marks, samples, before):
             found[what] = last(at)
         elif what.startswith("burst "):
             end = times.get("end " + what[6:], at)
-            found["peak in " + what] = max([u for t, u in samples if at <= t <= end] or [0]) - before
+            during = [used for t, used in samples if at <= t <= end]
+            found["peak in " + what] = max(during or [before]) - before
     return found
 
 

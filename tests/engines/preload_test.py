@@ -133,7 +133,8 @@ class Preload(unittest.TestCase):
     def test_a_program_without_an_engine_notices_nothing(self):
         self.assertEqual(self.ask(sys.executable, "-c", "pass"), "")
         self.assertEqual(self.ask(sys.executable, "-c", "import _ctypes, json, socket, ssl"), "")
-        self.assertEqual(run(sys.executable, "-c", "import _ctypes, sys; sys.exit(3)").returncode, 3)
+        done = run(sys.executable, "-c", "import _ctypes, sys; sys.exit(3)")
+        self.assertEqual(done.returncode, 3)
 
     def test_modules_of_an_engine_are_hooked_as_they_come(self):
         for name, text in PACKAGE.items():

@@ -88,7 +88,7 @@ class Plentiful(unittest.TestCase):
 
 
 class Short(unittest.TestCase):
-    """A pool that refuses looks like a smaller GPU: requests wait or are preempted, none is lost."""
+    """A pool that refuses looks like a smaller GPU: requests wait or are preempted, and all end."""
 
     def check_all_finish(self, seed, settings):
         library = worlds.Library(seed=seed, late=0.5)
