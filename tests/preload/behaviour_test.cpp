@@ -1,0 +1,42 @@
+// Elastic memory behaves as cuMemAlloc's at the edges, and goes with its context.
+#include <gtest/gtest.h>
+
+#include "tests/preload/run_program.hpp"
+
+namespace kvcached::test {
+namespace {
+
+TEST(Behaviour, EdgesAreThoseOfPlainMemory) {
+  const auto plain = run_program({program("behaviour")});
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  EXPECT_EQ(value_of(plain.out, "lost"), "0");
+  const auto with = run_program({program("behaviour")}, elastic());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, plain.out);
+}
+
+TEST(Behaviour, SixtyFourThreadsAtOnce) {
+  for (const Environment& variables : {Environment{}, elastic()}) {
+    const auto outcome = run_program({program("behaviour"), "threads"}, variables);
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.out, "wrong answers 0\nlost 0\n") << outcome.err;
+  }
+}
+
+class Contexts : public testing::TestWithParam<const char*> {};
+
+TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
+  auto variables = elastic();
+  const auto with = run_program({program("contexts"), GetParam()}, variables);
+  ASSERT_EQ(with.status, 0) << with.err;
+  std::string round = "alloc 0\nelastic 1\nfill 0\n";
+  if (std::string(GetParam()) == "release") round += "release 0\n";
+  round += "end 0\nknown 0\n";
+  EXPECT_EQ(with.out, round + round + round + round) << with.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Contexts, testing::Values("destroy", "reset", "release"),
+                         [](const auto& way) { return std::string(way.param); });
+
+}  // namespace
+}  // namespace kvcached::test
