@@ -26,6 +26,7 @@ std::array<int, 2> make_pipe() {
 
 std::vector<char*> pointers(std::vector<std::string>& strings) {
   std::vector<char*> out;
+  out.reserve(strings.size() + 1);
   for (std::string& s : strings) {
     out.push_back(s.data());
   }
@@ -53,7 +54,8 @@ Child::Child(const std::vector<std::string>& command, const Environment& environ
   std::vector<std::string> words = command;
   std::vector<std::string> settings;
   for (const auto& [name, value] : environment) {
-    settings.push_back(name + "=" + value);
+    settings.push_back(name);
+    settings.back().append("=").append(value);
   }
   const std::array<int, 2> in = make_pipe();
   const std::array<int, 2> out = make_pipe();

@@ -15,7 +15,7 @@ constexpr double kRight = 24;
 constexpr double kTop = 64;
 constexpr double kPanel = 220;  // height of one chart's area
 constexpr double kGap = 64;     // between two
-constexpr double kBottom = 52;
+constexpr double kBottom = 60;
 constexpr std::size_t kColumns = 800;  // points of a curve at most
 
 constexpr std::array kColours{"#4477aa", "#ee8866", "#44aa88", "#aa4477", "#bbaa33", "#777777"};
@@ -97,7 +97,7 @@ class Drawing {
   }
 
   std::string finish() {
-    text((kLeft + kWidth - kRight) / 2, height_ - 12, "middle", "engine step");
+    text((kLeft + kWidth - kRight) / 2, height_ - 14, "middle", "engine step");
     return out_ + "</svg>\n";
   }
 
