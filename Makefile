@@ -28,9 +28,11 @@ CUDA_HEADER := $(CUDA)/include/cuda.h
 SANITIZE ?=
 WERROR   ?= -Werror
 OPTIMIZE ?= -O2 -g
+# Tests are compiled more often than they run.
+TEST_OPTIMIZE ?= -O0 -g1
 WARNINGS := -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion $(WERROR)
 CPPFLAGS := -I. -Ishim/include -isystem $(CUDA)/include -DFMT_HEADER_ONLY $(CPPFLAGS_EXTRA)
-CXXFLAGS := -std=c++20 $(OPTIMIZE) $(WARNINGS) -fPIC -fvisibility=hidden \
+CXXFLAGS := -std=c++20 $(WARNINGS) -fPIC -fvisibility=hidden \
             -fvisibility-inlines-hidden -ffunction-sections -fdata-sections -pthread \
             $(CXXFLAGS_EXTRA)
 LDFLAGS  := -pthread -Wl,--gc-sections
@@ -131,12 +133,16 @@ deps:
 	@tests/install-deps
 
 # ---- compiling ----
+$(BUILD)/obj/%.o: LEVEL = $(OPTIMIZE)
+$(BUILD)/obj/tests/%.o: LEVEL = $(TEST_OPTIMIZE)
+$(BUILD)/obj/tests/sim/%.o: LEVEL = $(OPTIMIZE)
+
 $(WHEEL_CUDA)/include/cuda.h:
 	tests/fetch-cuda $(WHEEL_CUDA)
 
 $(BUILD)/obj/%.o: %.cpp | $(CUDA_HEADER)
 	@mkdir -p $(@D)
-	$(call say,CXX,$<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) -MMD -MP -c $< -o $@
+	$(call say,CXX,$<)$(CXX) $(CPPFLAGS) $(CXXFLAGS) $(LEVEL) -MMD -MP -c $< -o $@
 
 $(BUILD)/obj/%.o: %.S | $(CUDA_HEADER)
 	@mkdir -p $(@D)
@@ -159,7 +165,7 @@ endef
 link_comment = $(shell sed -n '1s,^// link: *,,p' $(firstword $(1)))
 # Tests and benchmarks link against the simulator, and use it or a real driver when they run.
 ON_GPU = -L$(BUILD)/sim -Wl,--as-needed -lcuda -Wl,--no-as-needed
-GTEST  = -lgmock -lgtest -lgtest_main
+GTEST  = -lgtest_main -lgmock -lgtest
 define link
 	@mkdir -p $(@D)
 	$(call say,LINK,$@)$(CXX) $(CXXFLAGS) $(filter %.o,$^) -Wl,--start-group $(filter %.a,$^) -Wl,--end-group -o $@ $(LDFLAGS) $(1)
@@ -258,10 +264,10 @@ run-tests: test-binaries
 
 asan ubsan:
 	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/asan CUDA=$(CUDA) SANITIZE=address,undefined \
-	  OPTIMIZE='-O1 -g' run-sanitized
+	  OPTIMIZE='-O1 -g1' TEST_OPTIMIZE='-O1 -g1' run-sanitized
 tsan:
 	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CUDA=$(CUDA) SANITIZE=thread \
-	  OPTIMIZE='-O1 -g' run-sanitized
+	  OPTIMIZE='-O1 -g1' TEST_OPTIMIZE='-O1 -g1' run-sanitized
 .PHONY: run-sanitized
 run-sanitized: test-binaries
 	@tests/run --build $(BUILD) --cuda $(CUDA) --sanitizer $(firstword $(subst $(COMMA), ,$(SANITIZE))) \
