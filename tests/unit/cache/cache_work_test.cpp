@@ -1,0 +1,334 @@
+// A cache as its agent sees it: growing ahead, keeping warm, letting go, ending.
+#include <gtest/gtest.h>
+
+#include "shim/cache/cache.hpp"
+#include "tests/unit/cache/cache_rig.hpp"
+
+namespace kvcached::cache {
+namespace {
+
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+using test::Call;
+using test::kMiB;
+using test::Rig;
+using test::Shape;
+using test::Status;
+using test::tensors;
+
+constexpr Bytes kBlock{64 << 10};  // 32 blocks a page
+
+class CacheWork : public testing::Test {
+ protected:
+  void start(Shape shape, Pages capacity = Pages(4096), Pages pool = Pages(4000)) {
+    rig_.emplace(std::move(shape), capacity, pool);
+    ASSERT_EQ(rig_->make(), Result::ok);
+  }
+  void SetUp() override { start(tensors(2, 4'000, kBlock)); }
+  Rig& rig() { return *rig_; }
+  Cache& cache() { return *rig_->cache; }
+
+ private:
+  std::optional<Rig> rig_;
+};
+
+TEST_F(CacheWork, KeepsReadyWhatIsExpected) {
+  cache().expect(100);
+  EXPECT_EQ(rig().waker.wakes(), 1U);
+  EXPECT_EQ(cache().available(), 0U);  // never on the caller's thread
+  EXPECT_EQ(rig().driver.calls(Call::fence), 0U);
+  rig().work();
+  EXPECT_GE(cache().available(), 100U);
+  rig().acquire(100);
+  rig().work();
+  EXPECT_GE(cache().available(), 100U);
+  EXPECT_EQ(cache().stats().live, 100U);
+}
+
+TEST_F(CacheWork, OneUnitIsOneStripe) {
+  cache().expect(100);
+  EXPECT_TRUE(cache().work().worked);
+  EXPECT_EQ(cache().stats().grows, 1U);
+  EXPECT_TRUE(cache().work().worked);
+  EXPECT_EQ(cache().stats().grows, 2U);
+}
+
+TEST_F(CacheWork, AnAskThatNobodyRepeatsLapses) {
+  rig().budget.set_pool(Pages());
+  rig().acquire(50);
+  rig().work();
+  EXPECT_EQ(cache().stats().want, pages_up(Bytes(50 * 2 * kBlock.value)));
+  rig().clock.advance(seconds(2));
+  EXPECT_EQ(cache().stats().want, Pages());
+  rig().budget.set_pool(Pages(1000));
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
+}
+
+TEST_F(CacheWork, StaysWarmForAWhileThenLetsGoBehindAFence) {
+  rig().grow(1'000);
+  const Pages held = cache().stats().held;
+  ASSERT_EQ(rig().release({{0, 1'000}}), Result::ok);
+  rig().work();
+  EXPECT_EQ(cache().stats().held, held);
+  EXPECT_GT(cache().stats().warm, Pages());
+  EXPECT_EQ(cache().stats().used, Pages());
+
+  rig().clock.advance(seconds(60));
+  rig().work();
+  EXPECT_EQ(cache().stats().held, held);  // the work in flight has not passed
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  rig().driver.finish();
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  EXPECT_EQ(rig().driver.open_fences(), 0U);
+  EXPECT_TRUE(rig().exact());
+}
+
+TEST_F(CacheWork, DrainingBlocksCanBeTakenBack) {
+  rig().grow(96);
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().work();
+  EXPECT_EQ(rig().driver.calls(Call::fence), 1U);
+  EXPECT_GE(cache().available(), 96U);
+  const std::uint64_t creates = rig().driver.calls(Call::create);
+  const auto ranges = rig().acquire(40);  // two of the three stripes
+  EXPECT_EQ(rig().last.blocks, 40U);
+  rig().driver.finish();
+  rig().work();
+  rig().verify_all();
+  EXPECT_EQ(rig().driver.calls(Call::create), creates);
+  EXPECT_EQ(cache().stats().releases, 1U);  // the third went
+
+  // Back again while the first fence has passed long ago: it needs one of its own.
+  ASSERT_EQ(rig().release(ranges), Result::ok);
+  cache().trim();
+  rig().work();
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  rig().settle();
+  EXPECT_EQ(cache().stats().held, Pages());
+}
+
+TEST_F(CacheWork, AStripeReusedAndFreedBetweenMarkAndFenceIsCovered) {
+  rig().grow(32);
+  ASSERT_EQ(rig().release({{0, 32}}), Result::ok);
+  cache().trim();
+  EXPECT_TRUE(cache().work().worked);  // marked, no fence yet
+  EXPECT_EQ(rig().driver.calls(Call::fence), 0U);
+  const auto ranges = rig().acquire(32);
+  EXPECT_FALSE(ranges.empty());
+  ASSERT_EQ(rig().release(ranges), Result::ok);
+  cache().trim();
+  rig().work();
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  rig().driver.finish();
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
+}
+
+TEST_F(CacheWork, ExpectingAgainUndrainsBeforeBacking) {
+  rig().grow(96);
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().work();
+  const std::uint64_t creates = rig().driver.calls(Call::create);
+  cache().expect(90);
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  EXPECT_GE(cache().available(), 90U);
+  EXPECT_EQ(rig().driver.calls(Call::create), creates);
+}
+
+TEST_F(CacheWork, TheWarmCapHolds) {
+  Shape shape = tensors(2, 4'000, kBlock);
+  shape.warm_cap = kMiB * 16;  // 128 blocks
+  start(shape);
+  rig().grow(1'000);
+  ASSERT_EQ(rig().release({{0, 1'000}}), Result::ok);
+  cache().expect(900);
+  rig().settle();
+  EXPECT_LE(bytes_of(cache().stats().held), kMiB * 16);
+  EXPECT_GE(cache().available(), 100U);
+}
+
+TEST_F(CacheWork, TrimGivesAllBackButLiveStripes) {
+  rig().grow(1'000);
+  ASSERT_EQ(rig().release({{32, 968}}), Result::ok);
+  cache().expect(500);
+  cache().trim();
+  rig().settle();
+  EXPECT_EQ(cache().stats().held, Pages(2));
+  EXPECT_EQ(cache().stats().live, 32U);
+  rig().verify_all();
+}
+
+TEST_F(CacheWork, ACaptureOnlyDelaysLettingGo) {
+  rig().grow(96);
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().driver.set_capture(true);
+  rig().work();
+  const Work idle = cache().work();
+  EXPECT_FALSE(idle.worked);
+  EXPECT_LT(idle.next, rig().clock.now() + milliseconds(10));  // come again soon
+  cache().expect(500);                                         // growth goes on
+  rig().work();
+  EXPECT_GE(cache().available(), 500U);
+  cache().trim();
+  rig().driver.set_capture(false);
+  rig().settle();
+  EXPECT_EQ(cache().stats().held, Pages());
+  EXPECT_EQ(rig().driver.violations(), 0U);
+}
+
+TEST_F(CacheWork, WithoutFencesItSynchronizes) {
+  rig().driver.fail(Call::fence, 0, Status::unsupported, 1'000);
+  rig().grow(96);
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
+  EXPECT_EQ(rig().driver.violations(), 0U);
+}
+
+TEST_F(CacheWork, AFenceThatCannotBeAskedIsReplacedBySynchronizing) {
+  rig().driver.fail(Call::fence_passed, 0);
+  rig().grow(96);
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  EXPECT_EQ(rig().driver.open_fences(), 0U);
+}
+
+TEST_F(CacheWork, AFullGpuIsNotAskedInAHotLoop) {
+  rig().driver.set_capacity(rig().driver.used() + Pages(3));
+  cache().expect(500);
+  rig().work();
+  EXPECT_EQ(cache().available(), 32U);
+  EXPECT_EQ(cache().stats().short_grants, 1U);
+  EXPECT_TRUE(rig().exact());
+  const std::uint64_t creates = rig().driver.calls(Call::create);
+  const Work idle = cache().work();
+  EXPECT_EQ(rig().driver.calls(Call::create), creates);
+  EXPECT_EQ(idle.next, rig().clock.now() + milliseconds(50));
+  rig().driver.set_capacity(Pages(4096));
+  rig().clock.advance(milliseconds(50));
+  rig().work();
+  EXPECT_GE(cache().available(), 500U);
+  EXPECT_EQ(cache().stats().short_grants, 1U);
+}
+
+TEST_F(CacheWork, ReleasedMemoryIsAReasonToTryAgainAtOnce) {
+  start(tensors(2, 4'000, kBlock), Pages(4096), Pages(16));
+  const auto all = rig().grow(256);  // 2 + 2 + 4 + 8 pages
+  rig().acquire(100);                // refused from here on
+  rig().work();
+  EXPECT_EQ(rig().last.blocks, 0U);
+  ASSERT_EQ(rig().release({{0, 128}}), Result::ok);
+  rig().acquire(100);
+  EXPECT_EQ(rig().last.blocks, 100U);
+}
+
+TEST_F(CacheWork, NothingToDoMeansNoTimeIsNamed) {
+  rig().grow(32);
+  EXPECT_FALSE(cache().work().worked);
+  EXPECT_EQ(cache().work().next, Instant::max());
+  // Then a stripe that becomes vacant wakes the agent, once.
+  const std::uint64_t wakes = rig().waker.wakes();
+  ASSERT_EQ(rig().release({{0, 32}}), Result::ok);
+  EXPECT_EQ(rig().waker.wakes(), wakes + 1);
+}
+
+TEST_F(CacheWork, ClosingReturnsEverythingAndTheBuffers) {
+  rig().grow(500);
+  for (const auto& [block, mark] : rig().marks) {
+    rig().driver.launch(rig().address(rig().shape().segments[0], block));
+  }
+  const auto cache = rig().cache;
+  cache->close();
+  EXPECT_EQ(cache->available(), 0U);
+  EXPECT_EQ(rig().cache->acquire(1, false, {}).result, Result::lost);
+  EXPECT_EQ(cache->release(std::vector<BlockRange>{{0, 1}}), Result::lost);
+  EXPECT_EQ(cache->wait_ready(1, Instant::max(), Patience::pool), Result::lost);
+  rig().work();
+  EXPECT_FALSE(cache->finished());
+  rig().driver.finish();
+  rig().work();
+  EXPECT_TRUE(cache->finished());
+  EXPECT_EQ(rig().driver.violations(), 0U);
+  EXPECT_EQ(rig().budget.charged(), Pages());
+  EXPECT_EQ(rig().buffers[0]->use(), Use::unclaimed);
+  rig().marks.clear();
+  ASSERT_EQ(rig().make(), Result::ok);  // and again
+  rig().grow(100);
+  rig().verify_all();
+}
+
+TEST_F(CacheWork, ClosingUnpins) {
+  Shape shape = tensors(2, 4'000, kBlock);
+  shape.pinned = {{0, 1}};
+  start(shape);
+  cache().close();
+  rig().settle();
+  EXPECT_TRUE(cache().finished());
+  EXPECT_EQ(rig().budget.charged(), Pages());
+}
+
+TEST_F(CacheWork, FreeingABufferClosesTheCache) {
+  rig().grow(500);
+  const auto other = rig().buffers[1];
+  ASSERT_EQ(rig().buffers[0]->destroy(), Result::ok);
+  EXPECT_TRUE(cache().closed());
+  EXPECT_EQ(cache().acquire(1, false, {}).result, Result::lost);
+  rig().settle();
+  EXPECT_TRUE(cache().finished());
+  EXPECT_EQ(other->use(), Use::unclaimed);
+  EXPECT_EQ(other->held(), Pages());
+  EXPECT_EQ(rig().budget.charged(), Pages());
+  EXPECT_TRUE(rig().exact());
+}
+
+TEST_F(CacheWork, ALostContextEndsIt) {
+  rig().grow(500);
+  ASSERT_EQ(rig().release({{0, 100}}), Result::ok);
+  cache().trim();
+  rig().driver.set_lost();
+  rig().work();
+  EXPECT_EQ(cache().available(), 0U);
+  EXPECT_EQ(cache().acquire(1, false, {}).result, Result::lost);
+  EXPECT_EQ(cache().work().next, Instant::max());
+  cache().close();
+  rig().work();
+  EXPECT_TRUE(cache().finished());
+}
+
+TEST_F(CacheWork, WarmPagesOfAnIdleEngineDecayToNothing) {
+  Shape shape = tensors(2, 4'000, kBlock);
+  shape.pinned = {{0, 1}};
+  start(shape);
+  rig().grow(3'000);
+  std::vector<BlockRange> live;
+  for (const auto& [block, mark] : rig().marks) live.push_back({block, 1});
+  ASSERT_EQ(rig().release(live), Result::ok);
+  Pages before = cache().stats().held;
+  for (int second = 0; second < 30; ++second) {
+    rig().driver.finish();
+    rig().work();
+    rig().driver.finish();
+    rig().work();
+    const Pages now = cache().stats().held;
+    EXPECT_LE(now, before);
+    before = now;
+    rig().clock.advance(seconds(1));
+  }
+  EXPECT_EQ(before, Pages(2));  // the pinned stripe
+  EXPECT_EQ(rig().driver.violations(), 0U);
+}
+
+}  // namespace
+}  // namespace kvcached::cache
