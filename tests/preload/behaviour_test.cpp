@@ -26,8 +26,8 @@ TEST(Behaviour, SixtyFourThreadsAtOnce) {
 class Contexts : public testing::TestWithParam<const char*> {};
 
 TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
-  auto variables = elastic();
-  const auto with = run_program({program("contexts"), GetParam()}, variables);
+  const auto with =
+      run_program({program("contexts"), GetParam()}, on_small_gpu(elastic(), "256MiB"));
   ASSERT_EQ(with.status, 0) << with.err;
   std::string round = "alloc 0\nelastic 1\nfill 0\n";
   if (std::string(GetParam()) == "release") round += "release 0\n";

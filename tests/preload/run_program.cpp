@@ -83,6 +83,17 @@ std::string helper_library(const std::string& name) {
 
 Environment elastic() { return {{"LD_PRELOAD", library()}, {"KVCACHED_MATCH", "size>=4MiB"}}; }
 
+Environment on_small_gpu(Environment variables, const std::string& memory) {
+  static int count = 0;
+  const std::string folder = std::filesystem::temp_directory_path().string() + "/small-gpu-" +
+                             std::to_string(getpid()) + "-" + std::to_string(count++);
+  std::filesystem::create_directories(folder + "/pool");
+  variables["SIM_GPU_DIR"] = folder;
+  variables["SIM_GPU_MEMORY"] = memory;
+  variables["KVCACHED_DIR"] = folder + "/pool";
+  return variables;
+}
+
 std::vector<std::string> lines_of(const std::string& output) {
   std::vector<std::string> lines;
   std::istringstream in(output);

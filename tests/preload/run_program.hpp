@@ -26,6 +26,10 @@ std::string helper_library(const std::string& name);
 // The library preloaded, and every allocation of 4 MiB or more elastic.
 Environment elastic();
 
+// A simulated GPU and a pool of their own, with this much memory ("256MiB"): what a program leaves
+// behind is soon missed. On a real GPU it changes nothing.
+Environment on_small_gpu(Environment variables, const std::string& memory);
+
 // The value after "key " on its line; empty when there is none.
 std::string value_of(const std::string& output, const std::string& key);
 std::vector<std::string> lines_of(const std::string& output);
