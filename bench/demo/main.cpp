@@ -37,7 +37,7 @@ struct Flags {
   std::string traces = "bench/demo/traces";
   std::string gpu = "auto";
   std::uint64_t pool = 0;
-  std::uint32_t step_ms = 20;
+  std::uint32_t step_ms = 25;
 };
 
 struct Shape {
