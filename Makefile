@@ -269,7 +269,7 @@ tsan:
 	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/tsan CUDA=$(CUDA) SANITIZE=thread \
 	  OPTIMIZE='-O1 -g1' TEST_OPTIMIZE='-O1 -g1' run-sanitized
 .PHONY: run-sanitized
-run-sanitized: test-binaries
+run-sanitized: all $(filter-out %/cli %/driver_facts,$(TEST_BINARIES)) $(TEST_PARTS)
 	@tests/run --build $(BUILD) --cuda $(CUDA) --sanitizer $(firstword $(subst $(COMMA), ,$(SANITIZE))) \
 	  unit sim preload process api
 
