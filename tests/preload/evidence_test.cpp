@@ -1,0 +1,32 @@
+// What nobody has claimed is backed whole before anything that gives work to the GPU.
+#include <gtest/gtest.h>
+
+#include "tests/preload/door_names.hpp"
+
+namespace kvcached::test {
+namespace {
+
+class Evidence : public testing::TestWithParam<const char*> {};
+
+TEST_P(Evidence, EveryKindOfWorkBacksUnclaimedBuffersFirst) {
+  const auto outcome = run_program({program("evidence"), GetParam()}, elastic());
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const auto lines = lines_of(outcome.out);
+  EXPECT_EQ(lines.size(), evidence_symbols().size());
+  for (const auto& line : lines) {
+    const auto answers = line.substr(line.find(' ') + 1);
+    EXPECT_EQ(answers, "alloc 0 before 0 after 8388608 free 0") << line;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Evidence, testing::Values("linked", "looked_up"),
+                         [](const auto& way) { return std::string(way.param); });
+
+TEST(Evidence, WorkIsRefusedWhenThereIsNoMemoryToBackItWith) {
+  const auto outcome = run_program({program("shortage")}, on_small_gpu(elastic(), "128MiB"));
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "alloc 0\nfill 2\nfill 0\nread 0\nlast 2\nfree 0\n") << outcome.err;
+}
+
+}  // namespace
+}  // namespace kvcached::test

@@ -1,0 +1,165 @@
+// The parts of doors, hooks and driver floor that can be tested without a driver.
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "shim/classify/classify.hpp"
+#include "shim/classify/tags.hpp"
+#include "shim/driver/peers.hpp"
+#include "shim/hooks/own_gpu.hpp"
+
+// These floors are in the library only, where they are hidden.
+#include "shim/driver/capture_gate.cpp"
+#include "shim/hooks/accounts.cpp"
+
+namespace kvcached {
+namespace {
+
+constexpr Bytes mib(std::uint64_t n) { return Bytes(n << 20); }
+
+using classify::decide;
+using classify::Kind;
+
+TEST(Classify, SmallIsPlainWhateverIsSaid) {
+  const std::optional<MatchRule> all = MatchRule{Bytes(0)};
+  EXPECT_EQ(decide(mib(2) - Bytes(1), 1, all), Kind::plain);
+  EXPECT_EQ(decide(mib(2), 1, std::nullopt), Kind::tagged);
+  EXPECT_EQ(decide(mib(2), 0, all), Kind::unclaimed);
+  EXPECT_EQ(decide(mib(2), 0, std::nullopt), Kind::plain);
+}
+
+TEST(Classify, RuleHasBothEnds) {
+  const std::optional<MatchRule> rule = MatchRule{mib(4), mib(8)};
+  EXPECT_EQ(decide(mib(4) - Bytes(1), 0, rule), Kind::plain);
+  EXPECT_EQ(decide(mib(4), 0, rule), Kind::unclaimed);
+  EXPECT_EQ(decide(mib(8), 0, rule), Kind::unclaimed);
+  EXPECT_EQ(decide(mib(8) + Bytes(1), 0, rule), Kind::plain);
+  EXPECT_EQ(decide(mib(9), 2, rule), Kind::tagged);
+}
+
+TEST(Tags, NestAndBelongToTheirThread) {
+  EXPECT_FALSE(classify::pop_tag());
+  classify::push_tag("kv");
+  classify::push_tag("a name that is far too long");
+  EXPECT_EQ(classify::tag_depth(), 2U);
+  EXPECT_EQ(classify::current_tag(), "a name that is ");
+  std::thread([] { EXPECT_EQ(classify::tag_depth(), 0U); }).join();
+  EXPECT_TRUE(classify::pop_tag());
+  EXPECT_EQ(classify::current_tag(), "kv");
+  for (int i = 0; i < 20; ++i) classify::push_tag("deep");
+  EXPECT_EQ(classify::tag_depth(), 21U);
+  EXPECT_EQ(classify::current_tag(), "");
+  for (int i = 0; i < 21; ++i) EXPECT_TRUE(classify::pop_tag());
+  EXPECT_FALSE(classify::pop_tag());
+}
+
+using hooks::held_outside;
+using hooks::own_gpu;
+
+TEST(OwnGpu, LeavesOutWhatOtherMembersHold) {
+  const driver::MemoryInfo real{mib(300), mib(1000)};
+  const Bytes outside = held_outside(real, {mib(50), mib(100), mib(400)});
+  EXPECT_EQ(outside, mib(150));
+  const auto view = own_gpu(real.total, outside, mib(50) + mib(600));
+  EXPECT_EQ(view.total, mib(1000));
+  EXPECT_EQ(view.free, mib(200));
+}
+
+TEST(OwnGpu, NeverFallsBelowZero) {
+  EXPECT_EQ(held_outside({mib(900), mib(1000)}, {mib(50), mib(100), mib(0)}), Bytes(0));
+  EXPECT_EQ(own_gpu(mib(1000), mib(900), mib(101)).free, Bytes(0));
+}
+
+using hooks::Accounts;
+
+constexpr driver::DeviceId kFirst{0};
+constexpr driver::DeviceId kSecond{1};
+
+TEST(Accounts, CountsByDevice) {
+  Accounts accounts;
+  accounts.took(100, {mib(3), kFirst});
+  accounts.took(200, {mib(5), kSecond});
+  EXPECT_EQ(accounts.held(kFirst), mib(3));
+  EXPECT_EQ(accounts.held(kSecond), mib(5));
+  const auto what = accounts.gave(100);
+  ASSERT_TRUE(what);
+  EXPECT_EQ(what->size, mib(3));
+  EXPECT_EQ(accounts.held(kFirst), Bytes(0));
+  EXPECT_FALSE(accounts.gave(100));
+}
+
+TEST(Accounts, CreatedMemoryIsHeldWhileAnythingRefersToIt) {
+  Accounts accounts;
+  accounts.created(7, {mib(2), kFirst});
+  accounts.mapped(1000, 7);
+  accounts.mapped(mib(2).value + 1000, 7);
+  accounts.retained(7);
+  accounts.released(7);
+  accounts.released(7);
+  EXPECT_EQ(accounts.held(kFirst), mib(2));
+  accounts.unmapped(1000, mib(2));
+  EXPECT_EQ(accounts.held(kFirst), mib(2));
+  accounts.unmapped(1000, mib(4));
+  EXPECT_EQ(accounts.held(kFirst), Bytes(0));
+  accounts.released(7);
+  EXPECT_EQ(accounts.held(kFirst), Bytes(0));
+}
+
+TEST(Accounts, RememberTheFirstOutside) {
+  Accounts accounts;
+  EXPECT_EQ(accounts.first_outside(kFirst, mib(10)), mib(10));
+  EXPECT_EQ(accounts.first_outside(kFirst, mib(20)), mib(10));
+  EXPECT_EQ(accounts.first_outside(kSecond, mib(30)), mib(30));
+}
+
+TEST(CaptureGate, IsOpenForAContextUntilItsLastCaptureEnds) {
+  driver::CaptureGate gate;
+  int a = 0;
+  int b = 0;
+  const driver::ContextId one{&a};
+  const driver::ContextId two{&b};
+  const driver::CapturedStream first{&a, nullptr};
+  const driver::CapturedStream second{&b, nullptr};
+  const auto open = [&](driver::ContextId context) { return gate.open(gate.hold(), context); };
+  EXPECT_FALSE(open(one));
+  gate.opened(gate.hold(), one, first);
+  gate.opened(gate.hold(), one, second);
+  EXPECT_TRUE(open(one));
+  EXPECT_FALSE(open(two));
+  gate.closed(first);
+  EXPECT_TRUE(open(one));
+  gate.closed(second);
+  EXPECT_FALSE(open(one));
+}
+
+TEST(CaptureGate, TellsThreadsDefaultStreamsApartAndForgetsContexts) {
+  driver::CaptureGate gate;
+  int a = 0;
+  char mine = 0;
+  char theirs = 0;
+  const driver::ContextId one{&a};
+  gate.opened(gate.hold(), one, {&a, &mine});
+  gate.closed({&a, &theirs});
+  gate.closed({&a, nullptr});
+  EXPECT_TRUE(gate.open(gate.hold(), one));
+  gate.context_gone(one);
+  EXPECT_FALSE(gate.open(gate.hold(), one));
+}
+
+TEST(Peers, AreKeptByOwner) {
+  driver::Peers peers;
+  EXPECT_TRUE(peers.enable(kFirst, kSecond));
+  EXPECT_FALSE(peers.enable(kFirst, kSecond));
+  EXPECT_EQ(peers.of(kFirst).size(), 1U);
+  EXPECT_TRUE(peers.of(kSecond).empty());
+  EXPECT_TRUE(peers.disable(kFirst, kSecond));
+  EXPECT_FALSE(peers.disable(kFirst, kSecond));
+  peers.mapped(100, {mib(2), kFirst});
+  peers.mapped(200, {mib(2), kFirst});
+  peers.unmapped(100);
+  EXPECT_EQ(peers.mappings().size(), 1U);
+  EXPECT_TRUE(peers.mappings().contains(200));
+}
+
+}  // namespace
+}  // namespace kvcached

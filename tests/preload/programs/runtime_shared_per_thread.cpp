@@ -1,0 +1,6 @@
+// link: -lcudart
+// NVIDIA's runtime, shared, with per-thread default streams.
+#define CUDA_API_PER_THREAD_DEFAULT_STREAM
+#include "tests/preload/programs/runtime.hpp"
+
+int main() { return use_runtime(); }
