@@ -8,11 +8,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -88,6 +90,21 @@ class Raw {
   Raw(const Raw&) = delete;
   Raw& operator=(const Raw&) = delete;
 
+  // Aliases everything to a larger extent, as a fresh allocation of ours is until it is claimed.
+  void alias_coarsely(std::size_t coarse) {
+    CUmemGenericAllocationHandle large = 0;
+    MUST(cuMemCreate(&large, coarse, &prop_, 0));
+    for (const CUdeviceptr base : bases_)
+      for (std::size_t at = 0; at < size_; at += coarse) {
+        MUST(cuMemMap(base + at, coarse, 0, large, 0));
+        MUST(cuMemSetAccess(base + at, coarse, &access_, 1));
+      }
+    MUST(cuMemRelease(large));
+  }
+  void unalias_coarsely(std::size_t coarse) {
+    for (const CUdeviceptr base : bases_)
+      for (std::size_t at = 0; at < size_; at += coarse) MUST(cuMemUnmap(base + at, coarse));
+  }
   void alias() {
     for (const CUdeviceptr base : bases_)
       for (std::size_t at = 0; at < size_; at += extent_) map(base + at, scratch_);
@@ -228,16 +245,35 @@ Series grow_series(CUdevice device, std::size_t segments, std::size_t extent, in
   return out;
 }
 
-Series alias_series(CUdevice device, std::size_t bytes, std::size_t extent, int rounds) {
+// The size of the aliases of an allocation that nobody has claimed yet.
+std::size_t coarse_alias(CUdevice device) {
+  std::size_t total = 0;
+  MUST(cuDeviceTotalMem(&total, device));
+  return std::clamp(std::bit_floor(total / 512), 2 * kMiB, 256 * kMiB);
+}
+
+// Claiming an allocation: its coarse aliases are replaced by those of its stripes' size. `whole`
+// adds the allocation itself, beside aliasing at the stripes' size from the start.
+Series alias_series(CUdevice device, std::size_t bytes, std::size_t extent, int rounds,
+                    Series& whole) {
   Series out;
+  const std::size_t coarse = coarse_alias(device);
   for (int i = 0; i < rounds; ++i) {
     {
       Raw raw(device, 1, extent, bytes);
-      out.raw.push_back(timed([&] { raw.alias(); }));
+      whole.raw.push_back(timed([&] { raw.alias(); }));
+      raw.unalias();
+      raw.alias_coarsely(coarse);
+      out.raw.push_back(timed([&] {
+        raw.unalias_coarsely(coarse);
+        raw.alias();
+      }));
       raw.unalias();
     }
-    Ours ours(1, extent, bytes);
-    out.ours.push_back(timed([&] { ours.claim(); }));
+    std::optional<Ours> ours;
+    const double made = timed([&] { ours.emplace(1, extent, bytes); });
+    out.ours.push_back(timed([&] { ours->claim(); }));
+    whole.ours.push_back(made + out.ours.back());
   }
   return out;
 }
@@ -303,9 +339,12 @@ int main(int argc, char** argv) {
       results.push_back(report(shape.grow, grow));
       results.push_back(report(shape.release, release));
     }
-    const std::string alias = "alias " + std::to_string(alias_gib) + " GiB at 32 MiB";
-    results.push_back(report(alias.c_str(), alias_series(device, alias_gib * 1024 * kMiB, 32 * kMiB,
-                                                         std::min(rounds, 10))));
+    const std::string size = std::to_string(alias_gib) + " GiB at 32 MiB";
+    Series whole;
+    const Series alias =
+        alias_series(device, alias_gib * 1024 * kMiB, 32 * kMiB, std::min(rounds, 10), whole);
+    results.push_back(report(("alias " + size + ", claim").c_str(), alias));
+    results.push_back(report(("alias " + size + ", malloc and claim").c_str(), whole));
     if (!json_file.empty()) std::ofstream(json_file, std::ios::app) << all.dump() << '\n';
   } catch (const std::exception& e) {
     std::fprintf(stderr, "growth: %s\n", e.what());

@@ -107,7 +107,7 @@ constexpr std::array kEntries{
            "memory that all engines on a GPU share; the pool's first process decides"},
           "not a size above 0; write e.g. 8GiB or 40%",
           [](Settings& s, std::string_view v) { return set_positive_size(s.pool, v); }},
-    Entry{{"KVCACHED_NAME", "--name", "NAME", "the program's name",
+    Entry{{"KVCACHED_NAME", "--name", "NAME", "PROGRAM-SESSION",
            "who is charged; processes of one name share minimum and maximum"},
           "not a name; write 1 to 47 printable ASCII characters",
           [](Settings& s, std::string_view v) { return set_name(s.name, v); }},

@@ -32,7 +32,7 @@ enum class LogLevel : std::uint8_t { quiet, warning, info, debug };
 struct Settings {
   bool disabled = false;             // KVCACHED_DISABLE
   Size pool{Bytes{}, 0.9, true};     // KVCACHED_POOL
-  std::string name;                  // KVCACHED_NAME; empty: the program's name
+  std::string name;                  // KVCACHED_NAME; empty: its program and session
   Size min{};                        // KVCACHED_MIN
   Size max{Bytes{}, 1.0, true};      // KVCACHED_MAX, of the pool
   std::uint32_t weight = 100;        // KVCACHED_WEIGHT

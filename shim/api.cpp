@@ -254,20 +254,30 @@ int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned fla
   const auto cache = process->recall(handle);
   if (!cache) return KVCACHED_INVALID;
   if (cache->closed()) return KVCACHED_LOST;
-  static_assert(sizeof(kvcached_range) == sizeof(cache::BlockRange));
-  if (wait_ms > 0 && cache->available() < blocks) {
-    const auto patience =
-        (flags & KVCACHED_UNTIL_REFUSED) != 0 ? cache::Patience::mapping : cache::Patience::pool;
-    // Whatever ended the wait, what is ready by then is taken.
-    cache->wait_ready(blocks, process->clock().now() + duration(wait_ms), patience);
-  }
+  const bool whole = (flags & KVCACHED_WHOLE_STRIPES) != 0;
+  const auto patience =
+      (flags & KVCACHED_UNTIL_REFUSED) != 0 ? cache::Patience::mapping : cache::Patience::pool;
   try {
     std::vector<cache::BlockRange> taken(*range_count);
-    const cache::Acquired got =
-        cache->acquire(blocks, (flags & KVCACHED_WHOLE_STRIPES) != 0, taken);
-    for (std::size_t i = 0; i < got.ranges; ++i) ranges[i] = {taken[i].first, taken[i].count};
-    *range_count = got.ranges;
-    return code(got.result);
+    const Instant deadline = process->clock().now() + duration(wait_ms);
+    std::uint64_t blocks_taken = 0;
+    std::size_t ranges_taken = 0;
+    cache::Result result = cache::Result::ok;
+    // What a wait found ready may be gone again when it is taken: another thread took it.
+    for (bool refused = wait_ms <= 0;;) {
+      const std::uint64_t missing = blocks - blocks_taken;
+      if (!refused && cache->available() < missing)
+        refused = cache->wait_ready(missing, deadline, patience) != cache::Result::ok;
+      const cache::Acquired got =
+          cache->acquire(missing, whole, std::span(taken).subspan(ranges_taken));
+      result = got.result;
+      blocks_taken += std::min(got.blocks, missing);
+      ranges_taken += got.ranges;
+      if (result != cache::Result::shortage || refused || ranges_taken == taken.size()) break;
+    }
+    for (std::size_t i = 0; i < ranges_taken; ++i) ranges[i] = {taken[i].first, taken[i].count};
+    *range_count = ranges_taken;
+    return code(result);
   } catch (...) {
     *range_count = 0;
     return KVCACHED_FAILED;

@@ -1,7 +1,10 @@
 #include "shim/member/member.hpp"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
-#include <cerrno>  // program_invocation_short_name
+#include <string_view>
 
 #include "shim/log.hpp"
 
@@ -27,8 +30,22 @@ bool Member::charge(Pages pages) noexcept {
   return ledger_->charge(pages);
 }
 
-std::string_view program_name() noexcept {
-  return program_invocation_short_name != nullptr ? program_invocation_short_name : "unknown";
+std::string program_name() {
+  char name[32] = {};
+  const int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+  if (file < 0) return "unknown";
+  const ssize_t size = read(file, name, sizeof name - 1);
+  close(file);
+  const std::string_view text(name, size > 0 ? static_cast<std::size_t>(size) : 0);
+  return std::string(text.substr(0, text.find('\n')));
+}
+
+std::string unnamed_tenant() {
+  char path[512];
+  const ssize_t size = readlink("/proc/self/exe", path, sizeof path);
+  const std::string_view text(path, size > 0 ? static_cast<std::size_t>(size) : 0);
+  const std::string_view program = text.substr(text.rfind('/') + 1);
+  return fmt::format("{}-{}", program.empty() ? "unknown" : program, getsid(0));
 }
 
 std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::GpuUuid& gpu,
@@ -52,8 +69,9 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
     limits.min = pages_up(settings.min.of(pool_bytes));
     limits.max = std::max(pages_down(settings.max.of(pool_bytes)), limits.min);
     limits.weight = settings.weight;
-    const std::string_view tenant = settings.name.empty() ? program_name() : settings.name;
-    if (!ledger->join({tenant, limits, program_name()}, complaint)) {
+    const std::string tenant = settings.name.empty() ? unnamed_tenant() : settings.name;
+    const std::string program = program_name();
+    if (!ledger->join({tenant, limits, program}, complaint)) {
       warn("{}; memory stays plain", complaint);
       return nullptr;
     }

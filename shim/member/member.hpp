@@ -2,7 +2,7 @@
 #pragma once
 
 #include <memory>
-#include <string_view>
+#include <string>
 
 #include "policy/ledger/ledger.hpp"
 #include "policy/settings.hpp"
@@ -51,7 +51,11 @@ class Prepaid {
   Pages rest_;
 };
 
-// The program's name as the tenant and `stat` show it: the last part of its path.
-std::string_view program_name() noexcept;
+// The program as `stat` shows it: the name that the kernel has of it, which engines set themselves.
+std::string program_name();
+
+// The tenant of an engine that was given no name: its program and its session, so that the
+// processes of one engine share a tenant and two engines do not.
+std::string unnamed_tenant();
 
 }  // namespace kvcached::member

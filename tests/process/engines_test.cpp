@@ -31,6 +31,16 @@ bool exact(const ledger::Snapshot& pool) {
   return pool.limbo == Pages{} && pool.charged == living;
 }
 
+std::string books(const std::string& folder) {
+  const auto pool = pool_in(folder);
+  if (!pool) return "no pool";
+  std::string text = "charged " + std::to_string(pool->charged.value) + ", limbo " +
+                     std::to_string(pool->limbo.value);
+  for (const auto& m : pool->members)
+    text += "; " + m.tenant + (m.alive ? " " : " (dead) ") + std::to_string(m.charged.value);
+  return text;
+}
+
 class Engines : public ::testing::Test {
  protected:
   Environment environment() const {
@@ -81,7 +91,8 @@ void survive_kills(const Environment& e, int rounds, unsigned seed) {
     EXPECT_TRUE(eventually([&] {
       const auto pool = pool_in(e.at("KVCACHED_DIR"));
       return pool && exact(*pool);
-    })) << "the books do not return to what the living hold";
+    })) << "the books do not return to what the living hold: "
+        << books(e.at("KVCACHED_DIR"));
     for (const auto& engine : engines)
       if (engine.get() != &victim) expect_verified(*engine);
   }
