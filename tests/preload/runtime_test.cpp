@@ -95,8 +95,8 @@ TEST_P(Runtime, MakesAllItsLookUpsThroughTheLibrary) {
                              "cuStreamBeginCapture_v2",
                              "cuStreamBeginCapture_v2_ptsz",
                              "cuStreamEndCapture",
-                             "cuDevicePrimaryCtxRelease_v2",
-                             "cuDevicePrimaryCtxReset_v2",
+                             "cuDevicePrimaryCtxRelease",
+                             "cuDevicePrimaryCtxReset",
                              "cuCtxEnablePeerAccess"}) {
     EXPECT_TRUE(doors.contains(needed)) << needed;
   }
