@@ -120,7 +120,7 @@ TEST_F(DriverFacts, ReleasedMemoryLivesUntilItsLastMappingGoes) {
   EXPECT_LE(free_memory() + kBytes, before);
   EXPECT_EQ(word_at(range.at(kBytes)), 5U);
   CUmemGenericAllocationHandle again = 0;
-  ASSERT_EQ(cuMemRetainAllocationHandle(&again, reinterpret_cast<void*>(range.at(4096))),  // NOLINT
+  ASSERT_EQ(cuMemRetainAllocationHandle(&again, reinterpret_cast<void*>(range.at(4096))),
             CUDA_SUCCESS);
   range.unmap_last();
   range.unmap_last();

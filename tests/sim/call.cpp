@@ -59,6 +59,8 @@ CUresult initialise() {
   return CUDA_SUCCESS;
 }
 
+bool in_forked_child() { return state == State::kForked; }
+
 CUresult admit(const char* name) {
   switch (state.load(std::memory_order_acquire)) {
     case State::kNew:

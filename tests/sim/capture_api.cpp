@@ -34,7 +34,7 @@ CUresult info(const char* name, CUstream handle, CUstreamCaptureStatus* status, 
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuStreamBeginCapture(CUstream handle) {
   return on_stream(__func__, handle, [](Stream& stream) {

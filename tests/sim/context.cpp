@@ -4,6 +4,8 @@
 #include <unordered_map>
 #include <utility>
 
+#include "tests/sim/call.hpp"
+#include "tests/sim/capture.hpp"
 #include "tests/sim/settings.hpp"
 #include "tests/sim/space.hpp"
 
@@ -53,6 +55,7 @@ CUresult Context::start() {
 
 void Context::stop() {
   if (!alive_.exchange(false)) return;
+  for (const std::shared_ptr<Stream>& stream : streams()) abandon_capture(*stream);
   wait_for_all(tails());
   Space::get().free_all_of(*this);
   const std::lock_guard lock(mutex_);
@@ -91,6 +94,14 @@ std::shared_ptr<Stream> Context::add_stream(Stream::Kind kind, int priority) {
   forget_closed_streams();
   streams_.push_back(stream);
   return stream;
+}
+
+void Context::forget_thread(std::uint64_t thread) {
+  const std::lock_guard lock(mutex_);
+  const auto found = thread_streams_.find(thread);
+  if (found == thread_streams_.end()) return;
+  found->second->close();
+  thread_streams_.erase(found);
 }
 
 void Context::forget_closed_streams() {
@@ -176,8 +187,20 @@ CUresult usable_context(Context*& out) {
 }
 
 std::uint64_t thread_number() {
-  thread_local const std::uint64_t number = ++last_thread;
-  return number;
+  /// Ends the streams of a thread with it.
+  struct Number {
+    const std::uint64_t value = ++last_thread;
+    ~Number() {
+      if (in_forked_child()) return;
+      for (int ordinal = 0; ordinal < device_count(); ++ordinal) {
+        find_device(ordinal)->primary->forget_thread(value);
+      }
+      const std::lock_guard lock(created().mutex);
+      for (const auto& [unused, context] : created().contexts) context->forget_thread(value);
+    }
+  };
+  thread_local const Number number;
+  return number.value;
 }
 
 }  // namespace sim

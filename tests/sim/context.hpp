@@ -36,6 +36,7 @@ class Context {
 
   std::shared_ptr<Stream> legacy_stream();
   std::shared_ptr<Stream> thread_stream();
+  void forget_thread(std::uint64_t thread);
   std::shared_ptr<Stream> add_stream(Stream::Kind kind, int priority);
   /// All streams, also closed ones that still have work.
   std::vector<std::shared_ptr<Stream>> streams();

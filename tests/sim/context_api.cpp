@@ -86,7 +86,7 @@ CUresult synchronize(Context& context) {
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
   return with_primary(__func__, device, [&](Context& primary) -> CUresult {

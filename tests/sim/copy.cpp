@@ -13,11 +13,13 @@ bool pageable(CUdeviceptr address) {
   return Space::get().find(address).kind == Place::Kind::kNothing;
 }
 
+/// The gate of synchronous calls.
+CUresult refuse_synchronous(Stream& stream) {
+  const CUresult refused = refuse_if_capturing(stream);
+  return refused != CUDA_SUCCESS ? refused : refuse_unsafe_call();
+}
+
 CUresult finish(Context& context, Stream& stream, CUgraphNodeType type, Work work, bool wait) {
-  if (wait) {
-    if (const CUresult refused = refuse_if_capturing(stream)) return refused;
-    if (const CUresult refused = refuse_unsafe_call()) return refused;
-  }
   if (const CUresult refused = enqueue(stream, type, std::move(work))) return refused;
   if (wait) stream.tail().wait();
   return context.error();
@@ -29,6 +31,9 @@ CUresult copy(Context& context, CUstream handle, const Rows& rows, bool wait) {
   std::shared_ptr<Stream> stream;
   if (const CUresult refused = resolve_stream(handle, context, stream)) return refused;
   if (rows.width == 0 || rows.height == 0) return CUDA_SUCCESS;
+  if (wait) {
+    if (const CUresult refused = refuse_synchronous(*stream)) return refused;
+  }
   if (!is_capturing(*stream) && (pageable(rows.from) || pageable(rows.to))) wait = true;
   const auto work = [rows] {
     for (std::size_t row = 0; row < rows.height; ++row) {
@@ -40,7 +45,7 @@ CUresult copy(Context& context, CUstream handle, const Rows& rows, bool wait) {
 }
 
 CUresult fill(Context& context, CUstream handle, const Rows& rows, unsigned value,
-              std::size_t element, bool wait) {
+              std::size_t element) {
   std::shared_ptr<Stream> stream;
   if (const CUresult refused = resolve_stream(handle, context, stream)) return refused;
   if (rows.to % element != 0) return CUDA_ERROR_INVALID_VALUE;
@@ -56,7 +61,7 @@ CUresult fill(Context& context, CUstream handle, const Rows& rows, unsigned valu
     }
   };
   // A plain memset is a kernel to the host: it does not wait for it.
-  return finish(context, *stream, CU_GRAPH_NODE_TYPE_MEMSET, {Work::Kind::kMemory, work}, wait);
+  return finish(context, *stream, CU_GRAPH_NODE_TYPE_MEMSET, {Work::Kind::kMemory, work}, false);
 }
 
 }  // namespace sim

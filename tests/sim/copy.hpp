@@ -23,6 +23,6 @@ CUresult copy(Context& context, CUstream stream, const Rows& rows, bool wait);
 
 /// Writes `value`, of `element` bytes, `width` times into each row.
 CUresult fill(Context& context, CUstream stream, const Rows& rows, unsigned value,
-              std::size_t element, bool wait);
+              std::size_t element);
 
 }  // namespace sim

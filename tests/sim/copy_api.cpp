@@ -42,7 +42,7 @@ CUresult rectangle(const char* name, const CUDA_MEMCPY2D* from, CUstream stream,
 CUresult fill_line(const char* name, CUdeviceptr to, unsigned value, std::size_t element,
                    std::size_t count, CUstream stream) {
   return enter_context(name, [&](Context& context) {
-    return fill(context, stream, {to, 0, 0, 0, count, 1}, value, element, false);
+    return fill(context, stream, {to, 0, 0, 0, count, 1}, value, element);
   });
 }
 
@@ -50,14 +50,14 @@ CUresult fill_rectangle(const char* name, CUdeviceptr to, std::size_t pitch, uns
                         std::size_t element, std::size_t width, std::size_t height,
                         CUstream stream) {
   return enter_context(name, [&](Context& context) {
-    return fill(context, stream, {to, pitch, 0, 0, width, height}, value, element, false);
+    return fill(context, stream, {to, pitch, 0, 0, width, height}, value, element);
   });
 }
 
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuMemcpy(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
   return line(__func__, to, from, bytes, nullptr, true);

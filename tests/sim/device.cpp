@@ -7,6 +7,7 @@
 
 #include "tests/sim/call.hpp"
 #include "tests/sim/context.hpp"
+#include "tests/sim/faults.hpp"
 #include "tests/sim/settings.hpp"
 
 namespace sim {
@@ -140,11 +141,15 @@ Device* find_device(int ordinal) {
 
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
-CUresult cuInit(unsigned flags) { return flags != 0 ? CUDA_ERROR_INVALID_VALUE : initialise(); }
+CUresult cuInit(unsigned flags) {
+  if (const CUresult fault = injected_fault(__func__)) return fault;
+  return flags != 0 ? CUDA_ERROR_INVALID_VALUE : initialise();
+}
 
 CUresult cuDriverGetVersion(int* version) {
+  if (const CUresult fault = injected_fault(__func__)) return fault;
   if (version == nullptr) return CUDA_ERROR_INVALID_VALUE;
   *version = kVersion;
   return CUDA_SUCCESS;
@@ -210,7 +215,7 @@ CUresult cuDeviceGetByPCIBusId(CUdevice* device, const char* id) {
     unsigned domain = 0;
     unsigned bus = 0;
     if (device == nullptr || id == nullptr) return CUDA_ERROR_INVALID_VALUE;
-    if (std::sscanf(id, "%x:%x:", &domain, &bus) != 2 ||  // NOLINT(cert-err34-c)
+    if (std::sscanf(id, "%x:%x:", &domain, &bus) != 2 ||
         find_device(static_cast<int>(bus) - 1) == nullptr) {
       return CUDA_ERROR_INVALID_DEVICE;
     }

@@ -99,7 +99,7 @@ std::shared_ptr<Event> find_event(CUevent handle) {
 
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuEventCreate(CUevent* event, unsigned flags) {
   return enter_context(__func__, [&](Context& context) -> CUresult {

@@ -58,7 +58,7 @@ std::shared_ptr<Graph> find_graph(CUgraph handle) {
 
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuGraphCreate(CUgraph* graph, unsigned flags) {
   return enter(__func__, [&]() -> CUresult {
@@ -124,7 +124,7 @@ CUresult cuGraphLaunch(CUgraphExec handle, CUstream stream) {
     const auto run = [exec, &context] {
       for (const Work& work : exec->work) perform(context, work);
     };
-    return enqueue(*in, CU_GRAPH_NODE_TYPE_GRAPH, {Work::Kind::kGraph, run});
+    return enqueue(*in, CU_GRAPH_NODE_TYPE_GRAPH, {Work::Kind::kAlways, run});
   });
 }
 

@@ -36,7 +36,7 @@ CUresult open(Context& context, CUdeviceptr* address, const CUipcMemHandle& hand
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuIpcGetMemHandle(CUipcMemHandle* handle, CUdeviceptr address) {
   return enter_context(__func__, [&](Context&) -> CUresult {

@@ -87,7 +87,7 @@ CUresult launch(const char* name, CUfunction function, const sim_launch& shape, 
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                         unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared,

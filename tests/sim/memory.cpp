@@ -40,7 +40,7 @@ CUresult register_host(Context& context, void* address, std::size_t bytes) {
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuMemAlloc_v2(CUdeviceptr* address, size_t bytes) {
   return enter_context(__func__, [&](Context& context) {

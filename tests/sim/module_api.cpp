@@ -93,7 +93,7 @@ CUresult blocks_per_processor(const char* name, int* blocks, CUfunction function
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuModuleLoad(CUmodule* module, const char* path) {
   return load_file(__func__, module, path);

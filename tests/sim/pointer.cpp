@@ -87,7 +87,7 @@ void give_nothing(CUpointer_attribute which, void* out) {
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuPointerGetAttribute(void* out, CUpointer_attribute which, CUdeviceptr address) {
   return enter_context(__func__, [&](Context&) -> CUresult {

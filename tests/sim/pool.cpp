@@ -59,7 +59,7 @@ CUresult accept(const char* name, CUmemoryPool pool) {
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuMemAllocAsync(CUdeviceptr* address, size_t bytes, CUstream stream) {
   return enter_context(__func__, [&](Context& context) {
@@ -83,7 +83,7 @@ CUresult cuMemFreeAsync(CUdeviceptr address, CUstream handle) {
     }
     if (is_capturing(*stream)) return CUDA_ERROR_NOT_SUPPORTED;
     return enqueue(*stream, CU_GRAPH_NODE_TYPE_MEM_FREE,
-                   {Work::Kind::kGraph, [address] { Space::get().free(address, false); }});
+                   {Work::Kind::kAlways, [address] { Space::get().free(address, false); }});
   });
 }
 

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "tests/sim/cuda_api.hpp"
+#include "tests/sim/faults.hpp"
 
 namespace sim::symbols {
 
@@ -36,6 +37,7 @@ const Symbol kSymbols[] = {
 
 CUresult find(const char* name, void** address, int version, cuuint64_t flags,
               CUdriverProcAddressQueryResult& status) {
+  if (const CUresult fault = injected_fault("cuGetProcAddress")) return fault;
   if (name == nullptr || address == nullptr || version > kDriverVersion ||
       flags > CU_GET_PROC_ADDRESS_PER_THREAD_DEFAULT_STREAM) {
     return CUDA_ERROR_INVALID_VALUE;

@@ -39,13 +39,15 @@ std::size_t bytes(const char* name, std::size_t otherwise) {
   }
 }
 
-/// Memory lives in shared memory where there is some; a disk would do, slowly.
-std::string directory() {
+/// Memory lives in shared memory where that is large enough; a disk would do, slowly. The choice
+/// depends on nothing that changes, since all processes must make the same.
+std::string directory(std::size_t memory) {
   if (std::string chosen = text("SIM_GPU_DIR"); !chosen.empty()) return chosen;
   const std::string name = "/sim-gpu-" + std::to_string(getuid());
   struct statfs info {};
   if (statfs("/dev/shm", &info) == 0 && static_cast<long>(info.f_type) == kTmpfsMagic &&
-      access("/dev/shm", W_OK) == 0) {
+      access("/dev/shm", W_OK) == 0 &&
+      static_cast<std::size_t>(info.f_blocks) * static_cast<std::size_t>(info.f_bsize) > memory) {
     return "/dev/shm" + name;
   }
   const std::string temporary = text("TMPDIR");
@@ -58,7 +60,7 @@ Settings read() {
   out.memory = bytes("SIM_GPU_MEMORY", std::size_t{4} << 30U);
   out.context_memory = bytes("SIM_GPU_CONTEXT_MEMORY", 0);
   out.reap_ns = static_cast<std::int64_t>(bytes("SIM_GPU_REAP_MS", 50)) * 1'000'000;
-  out.directory = directory();
+  out.directory = directory(out.memory);
   out.kernels = text("SIM_GPU_KERNELS");
   out.faults = text("SIM_GPU_FAULTS");
   const std::string latency = text("SIM_GPU_LATENCY");

@@ -1,6 +1,7 @@
 #include "tests/sim/stream.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <shared_mutex>
 #include <thread>
 #include <unordered_map>
@@ -55,7 +56,7 @@ Mark Stream::push(Work work, std::vector<Mark> after) {
   const std::uint64_t ticket = ++issued_;
   if (!served_) {
     served_ = true;
-    std::thread([self = shared_from_this()] { self->serve(); }).detach();
+    start_thread();
   }
   lock.unlock();
   more_.notify_one();
@@ -93,6 +94,17 @@ bool Stream::closed() {
   return closed_;
 }
 
+void Stream::start_thread() {
+  // The program's signals are for its own threads; faults of kernels are for this one.
+  sigset_t blocked;
+  sigset_t before;
+  sigfillset(&blocked);
+  for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&blocked, fault);
+  pthread_sigmask(SIG_SETMASK, &blocked, &before);
+  std::thread([self = shared_from_this()] { self->serve(); }).detach();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
 void Stream::serve() {
   std::unique_lock lock(mutex_);
   while (true) {
@@ -113,7 +125,7 @@ void Stream::serve() {
 void perform(Context& context, const Work& work) {
   switch (work.kind) {
     case Work::Kind::kMark:
-    case Work::Kind::kGraph:
+    case Work::Kind::kAlways:
       if (work.run) work.run();
       return;
     case Work::Kind::kHost: {

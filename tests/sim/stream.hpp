@@ -26,7 +26,7 @@ struct Work {
     kHost,    // the program's own function
     kMark,    // an event's time, or waiting for another stream: quick, never skipped
     kWait,    // for a value in memory
-    kGraph,   // pieces of work that are performed one by one
+    kAlways,  // the driver's own doing: never skipped, though it takes its time
   };
   Kind kind = Kind::kMark;
   std::function<void()> run;                       // may be empty
@@ -82,6 +82,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
     Work work;
     std::vector<Mark> after;
   };
+  void start_thread();
   void serve();
 
   Context& context_;

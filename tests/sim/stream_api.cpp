@@ -83,7 +83,7 @@ CUresult write_value(const char* name, CUstream handle, CUdeviceptr address, Val
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuStreamCreate(CUstream* stream, unsigned flags) {
   return enter_context(__func__,

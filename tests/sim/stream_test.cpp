@@ -283,7 +283,7 @@ TEST_F(Streams, HostAccessCrashesAsUsualUninstrumented) {
         CUdeviceptr address = 0;
         cuInit(0);
         cuMemAddressReserve(&address, kPage, 0, 0, 0);
-        *reinterpret_cast<volatile int*>(address) = 1;  // NOLINT(performance-no-int-to-ptr)
+        *reinterpret_cast<volatile int*>(address) = 1;
       },
       ::testing::KilledBySignal(SIGSEGV), "");
 }

@@ -20,7 +20,7 @@ CUresult check(const CUmemAllocationProp* properties) {
 }  // namespace
 }  // namespace sim
 
-using namespace sim;  // NOLINT(google-build-using-namespace)
+using namespace sim;
 
 CUresult cuMemAddressReserve(CUdeviceptr* address, size_t bytes, size_t alignment, CUdeviceptr hint,
                              unsigned long long flags) {
