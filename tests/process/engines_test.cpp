@@ -75,6 +75,12 @@ TEST_F(Engines, SwitchedOffItRunsStatic) {
   EXPECT_FALSE(pool_in(pool_.path())) << "a library that is off made a pool";
 }
 
+TEST_F(Engines, WithoutTheLibraryItLinksAndRuns) {
+  auto engine = start("alone", environment("LD_PRELOAD", ""));
+  expect_verified(*engine);
+  EXPECT_NE(engine->output().find("\"mode\":\"static\""), std::string::npos);
+}
+
 void survive_kills(const Environment& e, int rounds, unsigned seed) {
   std::mt19937 random(seed);
   for (int round = 0; round < rounds; ++round) {

@@ -1,5 +1,6 @@
 // Many processes at once, and processes of other PID namespaces.
 #include <sched.h>
+#include <sys/prctl.h>
 
 #include <random>
 #include <vector>
@@ -78,15 +79,22 @@ TEST_F(LedgerManyTest, OnePoolOutOfManyCreators) {
   EXPECT_EQ(books.tenants.size(), 1U);
 }
 
-// Runs `body` as process 1 of a new PID namespace; its death is the child's.
+// Runs `body` as process 1 of a new PID namespace, after telling the parent its outer number, or 0
+// if that may not be. The child ends with it, and it with the child.
 int in_namespace(const Child& self, const std::function<int()>& body) {
-  if (::unshare(CLONE_NEWPID) != 0) {
+  std::array<int, 2> gate{};
+  if (::unshare(CLONE_NEWPID) != 0 || ::pipe(gate.data()) != 0) {
     self.say(0);
     return 0;
   }
   const pid_t init = ::fork();
-  if (init == 0) ::_exit(body());
+  if (init == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    char byte = 0;
+    ::_exit(::read(gate[0], &byte, 1) == 1 ? body() : 1);
+  }
   self.say(init);
+  if (::write(gate[1], "", 1) != 1) return 1;
   int status = 0;
   ::waitpid(init, &status, 0);
   return 0;
