@@ -92,7 +92,7 @@ Pages settle_limbo(layout::File& file, Pages pool, std::optional<Pages> gpu_free
     free += pages;
     sum -= pages;
   }
-  return left;
+  return std::min(left, pool);
 }
 
 }  // namespace kvcached::ledger
