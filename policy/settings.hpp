@@ -30,19 +30,20 @@ struct MatchRule {
 enum class LogLevel : std::uint8_t { quiet, warning, info, debug };
 
 struct Settings {
-  bool disabled = false;             // KVCACHED_DISABLE
-  Size pool{Bytes{}, 0.9, true};     // KVCACHED_POOL
-  std::string name;                  // KVCACHED_NAME; empty: its program and session
-  Size min{};                        // KVCACHED_MIN
-  Size max{Bytes{}, 1.0, true};      // KVCACHED_MAX, of the pool
-  std::uint32_t weight = 100;        // KVCACHED_WEIGHT
-  std::optional<MatchRule> match;    // KVCACHED_MATCH; none: only tags count
-  Bytes stripe{};                    // KVCACHED_STRIPE: largest extent per segment; 0: automatic
-  std::optional<Bytes> warm;         // KVCACHED_WARM: most bytes kept backed without a live block
-  std::string directory;             // KVCACHED_DIR
-  std::string log_file;              // KVCACHED_LOG_FILE; empty: standard error
-  LogLevel log = LogLevel::warning;  // KVCACHED_LOG
-  bool adapters = true;              // KVCACHED_ADAPTERS
+  bool disabled = false;           // KVCACHED_DISABLE
+  Size pool{Bytes{}, 0.9, true};   // KVCACHED_POOL
+  std::string name;                // KVCACHED_NAME; empty: its program and session
+  Size min{};                      // KVCACHED_MIN
+  Size max{Bytes{}, 1.0, true};    // KVCACHED_MAX, of the pool
+  std::uint32_t weight = 100;      // KVCACHED_WEIGHT
+  std::optional<MatchRule> match;  // KVCACHED_MATCH; none: only tags count
+  Bytes stripe{};                  // KVCACHED_STRIPE: largest extent per segment; 0: automatic
+  std::optional<Bytes> warm;       // KVCACHED_WARM: most bytes kept backed without a live block
+  Size prefix_cache{Bytes{}, 0.05, true};  // KVCACHED_PREFIX_CACHE; of the cache, adapters read it
+  std::string directory;                   // KVCACHED_DIR
+  std::string log_file;                    // KVCACHED_LOG_FILE; empty: standard error
+  LogLevel log = LogLevel::warning;        // KVCACHED_LOG
+  bool adapters = true;                    // KVCACHED_ADAPTERS
 };
 
 // One setting as `kvcached help settings` lists it and `kvcached run` offers it.

@@ -235,5 +235,5 @@ def prefix_cache_blocks(blocks, size):
             raise ValueError(text)
         return int(min(share, 1) * blocks)
     except (ValueError, KeyError):
-        log.warning("kvcached: %s=%s: not a size; write e.g. 8GiB or 10%%", PREFIX_CACHE, text)
+        # The library has said what is wrong with it when it read its settings.
         return int(PREFIX_CACHE_DEFAULT * blocks)
