@@ -16,6 +16,10 @@
 namespace kvcached::demo {
 namespace {
 
+volatile sig_atomic_t stop = 0;
+
+void on_signal(int /*signal*/) { stop = 1; }
+
 std::array<int, 2> make_pipe() {
   std::array<int, 2> ends{};
   if (pipe2(ends.data(), O_CLOEXEC) != 0) {
@@ -35,6 +39,17 @@ std::vector<char*> pointers(std::vector<std::string>& strings) {
 }
 
 }  // namespace
+
+void catch_signals() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  action.sa_handler = SIG_IGN;
+  sigaction(SIGPIPE, &action, nullptr);
+}
+
+bool interrupted() { return stop != 0; }
 
 Environment current_environment() {
   Environment out;
@@ -106,7 +121,7 @@ std::optional<std::string> Child::line(std::chrono::milliseconds patience) {
     }
     pollfd output{output_, POLLIN, 0};
     const int ready = poll(&output, 1, static_cast<int>(patience.count()));
-    if (ready < 0 && errno == EINTR) {
+    if (ready < 0 && errno == EINTR && !interrupted()) {
       continue;
     }
     std::array<char, 65536> part{};

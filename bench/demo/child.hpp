@@ -12,6 +12,11 @@ namespace kvcached::demo {
 
 using Environment = std::map<std::string, std::string>;
 
+/// From now on SIGINT and SIGTERM only set `interrupted`, so that the caller can put things away; a
+/// child that is gone is told by its answer, not by SIGPIPE.
+void catch_signals();
+bool interrupted();
+
 /// This process's own.
 Environment current_environment();
 

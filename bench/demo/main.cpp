@@ -6,7 +6,6 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
@@ -16,6 +15,7 @@
 #include <system_error>
 #include <thread>
 
+#include "bench/demo/child.hpp"
 #include "bench/demo/gpu.hpp"
 #include "bench/demo/replay.hpp"
 #include "bench/demo/summary.hpp"
@@ -27,7 +27,6 @@ using namespace kvcached::demo;
 namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMiB = 1ULL << 20U;
-constexpr std::uint64_t kGiB = 1ULL << 30U;
 // The pool holds as many tokens on every GPU, so that the traces fill it alike everywhere; what
 // differs is the size of a token.
 constexpr std::uint64_t kPoolTokens = 131072;
@@ -204,7 +203,7 @@ int main(int argc, char** argv) {
   app.add_option("--step-ms", flags.step_ms, "no step starts sooner after the one before")
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
-  std::signal(SIGPIPE, SIG_IGN);  // an engine that is gone is told by its answer
+  catch_signals();
   try {
     return demonstrate(flags);
   } catch (const std::exception& e) {

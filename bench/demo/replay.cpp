@@ -50,6 +50,9 @@ class Run {
 
   Json expect(std::size_t i, const std::string& event) {
     const std::optional<std::string> line = engines_[i]->line(kPatience);
+    if (interrupted()) {
+      throw std::runtime_error("interrupted");
+    }
     if (!line) {
       fail(i, "no answer");
     }
