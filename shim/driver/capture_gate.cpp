@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "shim/driver/immortal.hpp"
+
 namespace kvcached::driver {
 
 bool CaptureGate::open(const Lock& /*held*/, ContextId context) const noexcept {
@@ -24,9 +26,8 @@ void CaptureGate::context_gone(ContextId context) noexcept {
 }
 
 CaptureGate& capture_gate() noexcept {
-  // Never destroyed: threads may still run while the process exits.
-  static auto* const gate = new CaptureGate;
-  return *gate;
+  static Immortal<CaptureGate> gate;
+  return gate.object;
 }
 
 }  // namespace kvcached::driver

@@ -16,7 +16,7 @@ namespace kvcached::driver {
 struct CapturedStream {
   const void* stream = nullptr;  // CUstream
   const void* thread = nullptr;  // identifies the thread, for per-thread default streams only
-  constexpr auto operator<=>(const CapturedStream&) const = default;
+  constexpr bool operator==(const CapturedStream&) const = default;
 };
 
 class CaptureGate {

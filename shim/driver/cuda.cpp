@@ -7,6 +7,7 @@
 #include <mutex>
 
 #include "shim/driver/capture_gate.hpp"
+#include "shim/driver/immortal.hpp"
 #include "shim/driver/peers.hpp"
 #include "shim/driver/symbols.hpp"
 #include "shim/log.hpp"
@@ -230,7 +231,7 @@ class CudaDriver final : public Driver {
       return ask_memory(out);
     }
     const std::lock_guard lock(contexts_mutex_);
-    const auto seen = contexts_.find(device);
+    const auto seen = contexts_.find(device.ordinal);
     if (seen == contexts_.end()) {
       return Status::lost;
     }
@@ -247,7 +248,7 @@ class CudaDriver final : public Driver {
 
   void context_seen(DeviceId device, ContextId context) noexcept {
     const std::lock_guard lock(contexts_mutex_);
-    contexts_[device] = context;
+    contexts_[device.ordinal] = context;
   }
 
   void context_closing(ContextId context) noexcept {
@@ -323,7 +324,7 @@ class CudaDriver final : public Driver {
   std::mutex peers_mutex_;
   Peers peers_;
   std::mutex contexts_mutex_;
-  std::map<DeviceId, ContextId> contexts_;
+  std::map<int, ContextId> contexts_;  // by ordinal
 };
 
 CudaDriver* instance() noexcept {
@@ -331,8 +332,8 @@ CudaDriver* instance() noexcept {
   if (cuda == nullptr) {
     return nullptr;
   }
-  static auto* const driver = new CudaDriver(*cuda);
-  return driver;
+  static Immortal<CudaDriver> driver(*cuda);
+  return &driver.object;
 }
 
 }  // namespace

@@ -85,7 +85,7 @@ namespace {
        #symbol,                                      \
        name,                                         \
        version,                                      \
-       per_thread != 0,                              \
+       (per_thread) != 0,                            \
        kvcached_exported_##symbol,                   \
        kvcached_looked_up_##symbol,                  \
        &kvcached_behind_##symbol},

@@ -1,5 +1,7 @@
 #include "shim/hooks/accounts.hpp"
 
+#include "shim/driver/immortal.hpp"
+
 namespace kvcached::hooks {
 
 using driver::Address;
@@ -8,7 +10,7 @@ using driver::DeviceId;
 void Accounts::took(Address at, Taken what) noexcept {
   const std::lock_guard lock(mutex_);
   if (plain_.emplace(at, what).second) {
-    held_[what.device] += what.size;
+    held_[what.device.ordinal] += what.size;
   }
 }
 
@@ -20,14 +22,14 @@ std::optional<Taken> Accounts::gave(Address at) noexcept {
   }
   const Taken what = found->second;
   plain_.erase(found);
-  held_[what.device] -= what.size;
+  held_[what.device.ordinal] -= what.size;
   return what;
 }
 
 void Accounts::created(std::uint64_t handle, Taken what) noexcept {
   const std::lock_guard lock(mutex_);
   if (extents_.emplace(handle, Extent{what, 1}).second) {
-    held_[what.device] += what.size;
+    held_[what.device.ordinal] += what.size;
   }
 }
 
@@ -68,23 +70,22 @@ void Accounts::drop_user(std::uint64_t handle) noexcept {
   }
   const Taken what = found->second.what;
   extents_.erase(found);
-  held_[what.device] -= what.size;
+  held_[what.device.ordinal] -= what.size;
 }
 
 Bytes Accounts::held(DeviceId device) noexcept {
   const std::lock_guard lock(mutex_);
-  return held_[device];
+  return held_[device.ordinal];
 }
 
 Bytes Accounts::first_outside(DeviceId device, Bytes value) noexcept {
   const std::lock_guard lock(mutex_);
-  return outside_.emplace(device, value).first->second;
+  return outside_.emplace(device.ordinal, value).first->second;
 }
 
 Accounts& accounts() noexcept {
-  // Never destroyed: threads may still free memory while the process exits.
-  static auto* const all = new Accounts;
-  return *all;
+  static driver::Immortal<Accounts> all;
+  return all.object;
 }
 
 }  // namespace kvcached::hooks

@@ -50,8 +50,8 @@ class Accounts {
   std::unordered_map<driver::Address, Taken> plain_;
   std::unordered_map<std::uint64_t, Extent> extents_;
   std::map<driver::Address, std::uint64_t> mappings_;
-  std::map<driver::DeviceId, Bytes> held_;
-  std::map<driver::DeviceId, Bytes> outside_;
+  std::map<int, Bytes> held_;  // by ordinal
+  std::map<int, Bytes> outside_;
 };
 
 // This process's.

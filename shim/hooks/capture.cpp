@@ -73,7 +73,7 @@ CUresult end_capture(Next<CUstream, CUgraph*> next, CUstream stream, CUgraph* gr
   if (cuda != nullptr) {
     // A failed end may leave the capture open (another thread's) or close it (invalidated).
     auto state = CU_STREAM_CAPTURE_STATUS_NONE;
-    const CUstream asked = identify<ptsz>(stream).thread == nullptr ? stream : CU_STREAM_PER_THREAD;
+    auto* const asked = identify<ptsz>(stream).thread == nullptr ? stream : CU_STREAM_PER_THREAD;
     if (result == CUDA_SUCCESS || cuda->cuStreamIsCapturing(asked, &state) != CUDA_SUCCESS ||
         state == CU_STREAM_CAPTURE_STATUS_NONE) {
       capture_gate().closed(identify<ptsz>(stream));

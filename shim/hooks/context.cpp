@@ -45,7 +45,7 @@ template <class F, class G>
 CUresult closing_primary(CUdevice device, F destroy, G gone) noexcept {
   auto* process = Process::existing();
   const auto* cuda = process == nullptr ? nullptr : driver::symbols();
-  const CUcontext context = cuda == nullptr ? nullptr : primary_of(*cuda, device);
+  auto* const context = cuda == nullptr ? nullptr : primary_of(*cuda, device);
   if (context == nullptr) {
     return destroy();
   }
