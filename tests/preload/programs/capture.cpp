@@ -1,0 +1,76 @@
+// link: -lcuda
+// Gives elastic memory back while a stream captures: the capture must come out whole, and the
+// memory must leave once it is over, however it ends. Argument: how it ends.
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+
+#include "shim/driver/cuda_abi.hpp"
+#include "shim/include/kvcached.h"
+
+namespace {
+
+constexpr std::size_t kSize = 16 << 20;
+
+std::size_t resident(CUdeviceptr at) {
+  std::size_t bytes = 0;
+  kvcached_resident(at, 0, kSize, &bytes);
+  return bytes;
+}
+
+std::size_t resident_after(CUdeviceptr at, std::size_t wanted, std::chrono::milliseconds limit) {
+  const auto end = std::chrono::steady_clock::now() + limit;
+  while (resident(at) != wanted && std::chrono::steady_clock::now() < end) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return resident(at);
+}
+
+void end(const char* way, CUstream stream) {
+  CUgraph graph = nullptr;
+  if (std::strcmp(way, "destroy") == 0) {
+    std::printf("destroy %d\n", cuStreamDestroy_v2(stream));
+    return;
+  }
+  std::printf("end %d\n", std::strcmp(way, "per_thread") == 0
+                              ? cuStreamEndCapture_ptsz(stream, &graph)
+                              : cuStreamEndCapture(stream, &graph));
+  std::printf("graph %d\n", graph != nullptr);
+}
+
+}  // namespace
+
+int main(int, char** argv) {
+  CUcontext context = nullptr;
+  cuInit(0);
+  cuDevicePrimaryCtxRetain(&context, 0);
+  cuCtxSetCurrent(context);
+  CUdeviceptr plain = 0;
+  CUdeviceptr elastic = 0;
+  cuMemAlloc_v2(&plain, 4096);
+  kvcached_tag_push("kv");
+  cuMemAlloc_v2(&elastic, kSize);
+  kvcached_tag_pop();
+  std::printf("grow %d\n", kvcached_grow(elastic, 0, kSize, 1000));
+  std::printf("resident %zu\n", resident(elastic));
+
+  CUstream stream = nullptr;
+  const bool per_thread = std::strcmp(argv[1], "per_thread") == 0;
+  if (!per_thread) cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
+  const auto mode = CU_STREAM_CAPTURE_MODE_GLOBAL;
+  std::printf("begin %d\n", per_thread ? cuStreamBeginCapture_v2_ptsz(stream, mode)
+                                       : cuStreamBeginCapture_v2(stream, mode));
+  std::printf("capture %d\n", per_thread ? cuMemsetD8Async_ptsz(plain, 1, 4096, stream)
+                                         : cuMemsetD8Async(plain, 1, 4096, stream));
+  // From a thread that does not capture: in this one the driver itself would refuse much.
+  std::thread([&] { std::printf("shrink %d\n", kvcached_shrink(elastic, 0, kSize)); }).join();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CUstreamCaptureStatus status = CU_STREAM_CAPTURE_STATUS_NONE;
+  if (!per_thread) cuStreamIsCapturing(stream, &status);
+  std::printf("status %d\n", per_thread ? 1 : static_cast<int>(status));
+  end(argv[1], stream);
+  std::printf("left %zu\n", resident_after(elastic, 0, std::chrono::seconds(10)));
+  std::printf("free %d\n", cuMemFree_v2(elastic));
+  return 0;
+}
