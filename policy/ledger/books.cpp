@@ -2,11 +2,16 @@
 
 #include <algorithm>
 #include <cstring>
+#include <ctime>
 
 namespace kvcached::ledger {
 namespace {
 
-constexpr int kReadTries = 16;
+// A writer is done within a microsecond, so what still looks half-written after some sleeps was
+// left by a dead or stopped one.
+constexpr int kReadTries = 64;
+constexpr int kTriesAwake = 4;
+constexpr timespec kReadSleep{0, 20'000};
 
 template <std::size_t N>
 using Packed = std::array<std::uint64_t, N / 8>;
@@ -146,10 +151,16 @@ void set_name(layout::Tenant& tenant, std::string_view name) noexcept {
 
 void read_texts(const layout::Slot& slot, MemberState& member) {
   Texts texts{};
+  int unchanged = 0;
+  std::uint32_t last = 0;
   for (int i = 0; i < kReadTries; ++i) {
     const std::uint32_t before = get(slot.sequence);
     copy_slot(slot, member, texts);
     if (before % 2 == 0 && slot.sequence.load(std::memory_order_relaxed) == before) break;
+    unchanged = before == last ? unchanged + 1 : 0;
+    if (unchanged > 2 * kTriesAwake) break;
+    last = before;
+    if (i >= kTriesAwake) ::nanosleep(&kReadSleep, nullptr);
   }
   member.command = unpack(texts.command);
   member.adapter = unpack(texts.adapter);

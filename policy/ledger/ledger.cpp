@@ -9,6 +9,7 @@
 #include "policy/ledger/books.hpp"
 #include "policy/ledger/file.hpp"
 #include "policy/ledger/grant.hpp"
+#include "policy/ledger/newcomer.hpp"
 #include "policy/ledger/reap.hpp"
 #include "policy/ledger/snapshot.hpp"
 #include "policy/ledger/test_points.hpp"
@@ -54,9 +55,6 @@ class FileLedger final : public Ledger {
   layout::Slot* own_slot() const noexcept;
 
   void restate() noexcept;
-  std::uint32_t take_slot() noexcept;
-  std::uint32_t place_for(std::string_view tenant) noexcept;
-  void admit(std::uint32_t tenant, const JoinRequest& request) noexcept;
 
   PoolFile file_;
   const Clock& clock_;
@@ -137,47 +135,6 @@ void FileLedger::uncharge(Pages pages) noexcept {
   unlock();
 }
 
-// Lowest first, so that the scans stay short. Returns kNoSlot when all are taken.
-std::uint32_t FileLedger::take_slot() noexcept {
-  layout::File& file = *file_.mapped();
-  for (std::uint32_t k = 0; k < layout::kSlots; ++k) {
-    if (k < slots_end(file) && state_of(file.slots[k]) != layout::SlotState::free) continue;
-    // Held nevertheless: by a member that left and whose forked child is still to let go.
-    if (file_.try_lock(layout::kLivenessByte + k, LockKind::exclusive)) return k;
-  }
-  return kNoSlot;
-}
-
-// The tenant of that name if a slot still uses it, else one that none uses.
-std::uint32_t FileLedger::place_for(std::string_view tenant) noexcept {
-  const layout::File& file = *file_.mapped();
-  SlotSet used;
-  for (std::uint32_t k = 0; k < slots_end(file); ++k) {
-    const std::uint32_t name = file.slots[k].tenant.load();
-    if (state_of(file.slots[k]) == layout::SlotState::free || name >= used.size()) continue;
-    if (is_named(file.tenants[name], tenant)) return name;
-    used[name] = true;
-  }
-  std::uint32_t unused = 0;
-  while (unused + 1 < used.size() && used[unused]) ++unused;
-  return unused;
-}
-
-// The first living member brings the limits, also after a crash whose limbo still bears the name.
-void FileLedger::admit(std::uint32_t tenant, const JoinRequest& request) noexcept {
-  layout::Tenant& entry = file_.mapped()->tenants[tenant];
-  read_books(*file_.mapped(), pool_, {}, books_);
-  if (tenant < books_.tenants_end && books_.tenants[tenant].living) return;
-  const Pages max = std::min(request.limits.max, pool_);
-  const Pages min = std::min(request.limits.min, max);
-  const bool promised = request.limits.min <= max && may_promise(books_, tenant, min);
-  set_name(entry, request.tenant);
-  set(entry.min_pages, promised ? min.value : 0);
-  set(entry.max_pages, max.value);
-  set(entry.weight, std::max(request.limits.weight, 1U));
-  set(entry.min_refused, promised ? 0U : 1U);
-}
-
 bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexcept {
   if (abandoned_.load()) return false;
   const Hold hold(mutex_);
@@ -191,14 +148,14 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   const Instant now = clock_.now();
   bury_dead(file_, kNoSlot, pool_, now);
   limbo_ = settle_limbo(*file_.mapped(), pool_, {}, now, books_);
-  const std::uint32_t taken = take_slot();
+  const std::uint32_t taken = take_slot(file_);
   if (taken == kNoSlot) {
     unlock();
     complaint = "cannot join the pool: all " + std::to_string(layout::kSlots) + " places are taken";
     return false;
   }
-  tenant_ = place_for(request.tenant);
-  admit(tenant_, request);
+  tenant_ = place_for(*file_.mapped(), request.tenant);
+  admit(*file_.mapped(), tenant_, request, pool_, books_);
   limits_ = limits_of(file_.mapped()->tenants[tenant_], pool_);
   layout::Slot& slot = file_.mapped()->slots[taken];
   {
@@ -277,14 +234,14 @@ TenantLimits FileLedger::limits() const noexcept {
 Snapshot FileLedger::snapshot() const {
   if (abandoned_.load()) return {};
   const auto numbers = std::make_unique<Numbers>();
-  const Hold hold(mutex_);
-  const bool locked = lock(kPatience);
-  if (!file_.intact()) {
+  {
+    const Hold hold(mutex_);
+    const bool locked = lock(kPatience);
+    const bool readable = file_.intact();
+    if (readable) read_numbers(file_, slot_, pool_, *numbers);
     if (locked) unlock();
-    return {};
+    if (!readable) return {};
   }
-  read_numbers(file_, slot_, pool_, *numbers);
-  if (locked) unlock();
   return complete(*file_.mapped(), *numbers);
 }
 

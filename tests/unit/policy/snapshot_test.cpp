@@ -118,7 +118,11 @@ TEST_F(SnapshotTest, ReadersSeeFiguresOfOneMoment) {
   a->publish(figures_of(0));
   std::atomic<bool> done = false;
   std::thread writer([&] {
-    for (std::uint64_t n = 1; n < 3000; ++n) a->publish(figures_of(n * 10));
+    // In bursts: against a writer that never rests a reader gives up in the end.
+    for (std::uint64_t n = 1; n < 3000; ++n) {
+      a->publish(figures_of(n * 10));
+      if (n % 8 == 0) ::usleep(100);
+    }
     done = true;
   });
   const auto b = open();

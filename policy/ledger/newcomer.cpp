@@ -1,0 +1,45 @@
+#include "policy/ledger/newcomer.hpp"
+
+#include <algorithm>
+
+namespace kvcached::ledger {
+
+std::uint32_t take_slot(const PoolFile& file) noexcept {
+  const layout::File& mapped = *file.mapped();
+  for (std::uint32_t k = 0; k < layout::kSlots; ++k) {
+    if (k < slots_end(mapped) && state_of(mapped.slots[k]) != layout::SlotState::free) continue;
+    // Held nevertheless: by a member that left and whose forked child is still to let go.
+    if (file.try_lock(layout::kLivenessByte + k, LockKind::exclusive)) return k;
+  }
+  return layout::kSlots;
+}
+
+std::uint32_t place_for(const layout::File& file, std::string_view tenant) noexcept {
+  SlotSet used;
+  for (std::uint32_t k = 0; k < slots_end(file); ++k) {
+    const std::uint32_t name = file.slots[k].tenant.load();
+    if (state_of(file.slots[k]) == layout::SlotState::free || name >= used.size()) continue;
+    if (is_named(file.tenants[name], tenant)) return name;
+    used[name] = true;
+  }
+  std::uint32_t unused = 0;
+  while (unused + 1 < used.size() && used[unused]) ++unused;
+  return unused;
+}
+
+void admit(layout::File& file, std::uint32_t tenant, const JoinRequest& request, Pages pool,
+           Books& scratch) noexcept {
+  layout::Tenant& entry = file.tenants[tenant];
+  read_books(file, pool, {}, scratch);
+  if (tenant < scratch.tenants_end && scratch.tenants[tenant].living) return;
+  const Pages max = std::min(request.limits.max, pool);
+  const Pages min = std::min(request.limits.min, max);
+  const bool promised = request.limits.min <= max && may_promise(scratch, tenant, min);
+  set_name(entry, request.tenant);
+  set(entry.min_pages, promised ? min.value : 0);
+  set(entry.max_pages, max.value);
+  set(entry.weight, std::max(request.limits.weight, 1U));
+  set(entry.min_refused, promised ? 0U : 1U);
+}
+
+}  // namespace kvcached::ledger
