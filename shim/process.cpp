@@ -14,6 +14,7 @@
 #include "shim/driver/cuda.hpp"
 #include "shim/log.hpp"
 #include "shim/member/figures.hpp"
+#include "shim/member/guesses.hpp"
 
 std::atomic<std::uint32_t> kvcached_unclaimed{0};
 
@@ -24,8 +25,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxDevices = 64;
-constexpr Duration kRoomPatience = milliseconds(200);        // for our own warm memory to go
-constexpr Duration kBackPatience = std::chrono::seconds(5);  // for memory before a first launch
+constexpr Duration kRoomPatience = milliseconds(200);  // for our own warm memory to go
 
 std::mutex g_making;  // held by fork, so that a child finds it free
 std::atomic<Process*> g_process{nullptr};
@@ -48,11 +48,6 @@ struct Device {
   std::unique_ptr<cache::Scratch> scratch;
 };
 
-struct Unclaimed {
-  std::shared_ptr<cache::Buffer> buffer;
-  Pages kept;  // charged ahead for it
-};
-
 struct Process::State final : public member::Housekeeper {
   State(Settings s, driver::Driver& cuda)
       : settings(std::move(s)), driver(cuda), agent(registry, cuda, *this, steady_clock()) {}
@@ -62,23 +57,22 @@ struct Process::State final : public member::Housekeeper {
     return &devices[static_cast<std::size_t>(id.ordinal)];
   }
   member::Member* join(driver::DeviceId id) noexcept;
-  void take_unclaimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
-  void drop(const Unclaimed& entry) noexcept;
-  bool back(Unclaimed& entry) noexcept;
   bool keep_house() noexcept override;
+  // Gives the buffer its id; false without memory.
+  bool name(const cache::Buffer& buffer) noexcept;
+  void unname(const cache::Buffer& buffer) noexcept;
 
   Settings settings;
   driver::Driver& driver;
   cache::Registry registry;
   member::Agent agent;
   std::array<Device, kMaxDevices> devices;
-  std::atomic<std::uint64_t> last_id{0};
 
   std::shared_mutex ids_mutex;
+  std::uint64_t last_id = 0;
   std::unordered_map<const cache::Buffer*, std::uint64_t> ids;
 
-  std::mutex unclaimed_mutex;  // held while they are backed: others wait for it
-  std::vector<Unclaimed> unclaimed;
+  member::Guesses guesses{kvcached_unclaimed, steady_clock()};
 
   std::shared_mutex handles_mutex;
   std::unordered_map<std::uintptr_t, std::shared_ptr<cache::Cache>> handles;
@@ -259,23 +253,15 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
     if (guess) m->uncharge(kept);
     return false;
   }
-  try {
-    {
-      const std::unique_lock lock(state_.ids_mutex);
-      state_.ids[buffer.get()] = ++state_.last_id;
-    }
-    if (guess) {
-      const std::lock_guard lock(state_.unclaimed_mutex);
-      state_.unclaimed.push_back({buffer, kept});
-      kvcached_unclaimed.fetch_add(1);
-    }
-  } catch (...) {
+  if (!state_.name(*buffer) || (guess && !state_.guesses.add(*m, buffer, kept))) {
     if (guess) m->uncharge(kept);
+    state_.unname(*buffer);
     buffer->destroy();
     return false;
   }
   if (!state_.registry.add(buffer)) {
     claimed(buffer);
+    state_.unname(*buffer);
     buffer->destroy();
     return false;
   }
@@ -284,53 +270,26 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   return true;
 }
 
-void Process::State::drop(const Unclaimed& entry) noexcept {
-  entry.buffer->budget().uncharge(entry.kept);
-  kvcached_unclaimed.fetch_sub(1);
+bool Process::State::name(const cache::Buffer& buffer) noexcept {
+  const std::unique_lock lock(ids_mutex);
+  try {
+    ids[&buffer] = ++last_id;
+    return true;
+  } catch (...) {
+    return false;
+  }
+}
+
+void Process::State::unname(const cache::Buffer& buffer) noexcept {
+  const std::unique_lock lock(ids_mutex);
+  ids.erase(&buffer);
 }
 
 void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
-  const std::lock_guard lock(state_.unclaimed_mutex);
-  const auto found = std::find_if(state_.unclaimed.begin(), state_.unclaimed.end(),
-                                  [&](const Unclaimed& u) { return u.buffer == buffer; });
-  if (found == state_.unclaimed.end()) return;
-  state_.drop(*found);
-  state_.unclaimed.erase(found);
+  state_.guesses.settle(buffer);
 }
 
-bool Process::State::back(Unclaimed& entry) noexcept {
-  auto* const m = devices[static_cast<std::size_t>(entry.buffer->device().ordinal)].member.load();
-  const Instant deadline = steady_clock().now() + kBackPatience;
-  for (Duration pause = milliseconds(1);;
-       pause = std::min<Duration>(pause * 2, milliseconds(100))) {
-    cache::Result backed{};
-    {
-      const member::Prepaid prepaid(*m, entry.kept);
-      backed = entry.buffer->back_whole();
-      entry.kept = prepaid.rest();
-    }
-    // Claimed, freed or lost meanwhile: it is somebody else's affair.
-    if (backed == cache::Result::ok || backed == cache::Result::invalid ||
-        backed == cache::Result::lost)
-      return true;
-    if (steady_clock().now() >= deadline) {
-      warn("an allocation of {} MiB cannot be backed before the first launch: the GPU is full",
-           entry.buffer->requested().value >> 20);
-      return false;
-    }
-    nap(pause);
-  }
-}
-
-bool Process::back_unclaimed() noexcept {
-  const std::lock_guard lock(state_.unclaimed_mutex);
-  while (!state_.unclaimed.empty()) {
-    if (!state_.back(state_.unclaimed.back())) return false;
-    state_.drop(state_.unclaimed.back());
-    state_.unclaimed.pop_back();
-  }
-  return true;
-}
+bool Process::back_unclaimed() noexcept { return state_.guesses.back_all(); }
 
 FreeAnswer Process::free(driver::Address address) noexcept {
   const cache::Lookup taken = state_.registry.take(address);
@@ -339,10 +298,7 @@ FreeAnswer Process::free(driver::Address address) noexcept {
   // During exit the driver is not called any more; what it holds goes with the process.
   if (g_passive.load(std::memory_order_relaxed)) return FreeAnswer::freed;
   claimed(taken.buffer);
-  {
-    const std::unique_lock lock(state_.ids_mutex);
-    state_.ids.erase(taken.buffer.get());
-  }
+  state_.unname(*taken.buffer);
   const cache::Result destroyed = taken.buffer->destroy();
   if (destroyed == cache::Result::not_now) {
     state_.registry.bury(taken.buffer);
@@ -372,10 +328,7 @@ void Process::context_closed(driver::ContextId context, bool gone) noexcept {
   try {
     for (const auto& buffer : state_.registry.take_all(context)) {
       claimed(buffer);
-      {
-        const std::unique_lock lock(state_.ids_mutex);
-        state_.ids.erase(buffer.get());
-      }
+      state_.unname(*buffer);
       buffer->abandon();
     }
   } catch (...) {

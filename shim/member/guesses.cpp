@@ -1,0 +1,76 @@
+#include "shim/member/guesses.hpp"
+
+#include <algorithm>
+#include <thread>
+
+#include "shim/log.hpp"
+
+namespace kvcached::member {
+
+namespace {
+
+using std::chrono::milliseconds;
+
+constexpr Duration kPatience = std::chrono::seconds(5);
+
+}  // namespace
+
+bool Guesses::add(Member& member, std::shared_ptr<cache::Buffer> buffer, Pages kept) noexcept {
+  const std::lock_guard lock(mutex_);
+  try {
+    guesses_.push_back({&member, std::move(buffer), kept});
+  } catch (...) {
+    return false;
+  }
+  open_.fetch_add(1);
+  return true;
+}
+
+void Guesses::drop(const Guess& guess) noexcept {
+  guess.member->uncharge(guess.kept);
+  open_.fetch_sub(1);
+}
+
+void Guesses::settle(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(guesses_.begin(), guesses_.end(),
+                                  [&](const Guess& g) { return g.buffer == buffer; });
+  if (found == guesses_.end()) return;
+  drop(*found);
+  guesses_.erase(found);
+}
+
+bool Guesses::back(Guess& guess) noexcept {
+  const Instant deadline = clock_.now() + kPatience;
+  for (Duration pause = milliseconds(1);;
+       pause = std::min<Duration>(pause * 2, milliseconds(100))) {
+    cache::Result backed{};
+    {
+      const Prepaid prepaid(*guess.member, guess.kept);
+      backed = guess.buffer->back_whole();
+      guess.kept = prepaid.rest();
+    }
+    // Claimed, freed or lost meanwhile: it is somebody else's affair.
+    if (backed == cache::Result::ok || backed == cache::Result::invalid ||
+        backed == cache::Result::lost)
+      return true;
+    if (clock_.now() >= deadline) {
+      warn("an allocation of {} MiB cannot be backed before the first launch: the GPU is full",
+           guess.buffer->requested().value >> 20);
+      return false;
+    }
+    std::this_thread::sleep_for(pause);
+  }
+}
+
+bool Guesses::back_all() noexcept {
+  const std::lock_guard lock(mutex_);
+  while (!guesses_.empty()) {
+    if (!back(guesses_.back())) return false;
+    drop(guesses_.back());
+    guesses_.pop_back();
+  }
+  return true;
+}
+
+}  // namespace kvcached::member
