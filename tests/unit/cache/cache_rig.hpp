@@ -40,9 +40,10 @@ class Rig : public World {
       : World(capacity, pool), shape_(std::move(shape)) {
     for (const Bytes size : shape_.buffers) buffers.push_back(buffer(size));
   }
+  // A claimed buffer and its cache own each other until the buffer is destroyed.
   ~Rig() {
-    if (cache != nullptr) cache->close();
-    buffers.clear();
+    driver.set_capture(false);
+    for (const auto& buffer : buffers) buffer->destroy();
   }
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;

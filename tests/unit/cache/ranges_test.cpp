@@ -24,6 +24,11 @@ class RangesTest : public testing::Test {
     buffer_ = world_.buffer(kMiB * 1023);
     ASSERT_EQ(Ranges::of(buffer_, world_.waker, world_.clock, ranges_), Result::ok);
   }
+  // The buffer and its ranges own each other until the buffer is destroyed.
+  void TearDown() override {
+    world_.driver.set_capture(false);
+    buffer_->destroy();
+  }
   Bytes resident(Bytes offset, Bytes bytes) {
     Bytes out;
     EXPECT_EQ(ranges_->resident(offset, bytes, out), Result::ok);

@@ -67,7 +67,7 @@ std::vector<Geometry> geometries() {
     all.push_back(std::move(g));
   };
   add("vllm", separate(16, 20'000, 64 * kKiB));
-  add("sglang rows", separate(8, 300'000, 2 * kKiB));
+  add("sglang rows", separate(8, 60'000, 2 * kKiB));
   add("mla", separate(5, 9'000, 73'728));
   add("mla in one", in_one(5, 9'000, 73'728, 0));
   add("unaligned", in_one(4, 5'000, 64 * kKiB, 12'345));
