@@ -13,8 +13,9 @@ TEST_P(Capture, IsNotRuinedByMemoryThatIsGivenBack) {
   const auto outcome = run_program({program("capture"), way}, {{"LD_PRELOAD", library()}});
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   const std::string ended = way == "destroy" ? "destroy 0\n" : "end 0\ngraph 1\n";
-  EXPECT_EQ(outcome.out, "grow 0\nresident 16777216\nbegin 0\ncapture 0\nshrink 0\nstatus 1\n" +
-                             ended + "left 0\nfree 0\n")
+  EXPECT_EQ(outcome.out,
+            "grow 0\nresident 16777216\nbegin 0\ncapture 0\nshrink 0\nback 0\nstatus 1\n" + ended +
+                "back 1\nfree 0\n")
       << outcome.err;
 }
 

@@ -11,7 +11,8 @@ std::string others() { return helper_library("wrapper") + " " + helper_library("
 
 void expect_same_searches(const Outcome& with, const Outcome& alone) {
   for (const char* key : {"program_next", "wrapper_next", "wrapper_default", "missing",
-                          "missing_error", "alloc", "wrapper_calls", "free"}) {
+                          "missing_error", "alloc", "wrapper_calls", "fill", "wrapper_fills",
+                          "driver_alloc", "driver_fill", "calls_after", "fills_after", "free"}) {
     EXPECT_FALSE(value_of(alone.out, key).empty()) << key;
     EXPECT_EQ(value_of(with.out, key), value_of(alone.out, key)) << key;
   }

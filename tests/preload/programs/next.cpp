@@ -37,6 +37,17 @@ int main() {
   CUipcMemHandle handle;
   std::printf("elastic %d\n", cuIpcGetMemHandle(&handle, at) == CUDA_ERROR_NOT_SUPPORTED);
   std::printf("wrapper_calls %d\n", call<int>("wrapper_calls"));
+  std::printf("fill %d\n", cuMemsetD8_v2(at, 1, 8 << 20));
+  std::printf("wrapper_fills %d\n", call<int>("wrapper_fills"));
+  // Looked up in the driver itself, functions are the driver's, whatever else has such a name.
+  void* driver = dlopen("libcuda.so.1", RTLD_NOW);
+  CUdeviceptr other = 0;
+  auto* alloc = reinterpret_cast<decltype(&cuMemAlloc_v2)>(dlsym(driver, "cuMemAlloc_v2"));
+  auto* fill = reinterpret_cast<decltype(&cuMemsetD8_v2)>(dlsym(driver, "cuMemsetD8_v2"));
+  std::printf("driver_alloc %d\n", alloc(&other, 8 << 20));
+  std::printf("driver_fill %d\n", fill(other, 1, 8 << 20));
+  std::printf("calls_after %d\n", call<int>("wrapper_calls"));
+  std::printf("fills_after %d\n", call<int>("wrapper_fills"));
   std::printf("free %d\n", cuMemFree_v2(at));
   return 0;
 }
