@@ -57,6 +57,20 @@ struct Gpu {
   CUfunction store = nullptr;
   CUfunction add = nullptr;
 
+  /// A kernel may be loaded at its first launch, and wait then for streams that a test blocks.
+  void warm_up() const {
+    CUdeviceptr to = 0;
+    std::uint32_t value = 0;
+    EXPECT_EQ(cuMemAlloc(&to, sizeof value), CUDA_SUCCESS);
+    std::array<void*, 2> arguments{&to, &value};
+    for (const CUfunction kernel : {store, add}) {
+      EXPECT_EQ(cuLaunchKernel(kernel, 1, 1, 1, 1, 1, 1, 0, nullptr, arguments.data(), nullptr),
+                CUDA_SUCCESS);
+    }
+    EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+    EXPECT_EQ(cuMemFree(to), CUDA_SUCCESS);
+  }
+
   static const Gpu& get() {
     static const Gpu gpu = [] {
       Gpu made;
@@ -67,6 +81,7 @@ struct Gpu {
       EXPECT_EQ(cuModuleLoadData(&made.module, kPtx), CUDA_SUCCESS);
       EXPECT_EQ(cuModuleGetFunction(&made.store, made.module, "store_word"), CUDA_SUCCESS);
       EXPECT_EQ(cuModuleGetFunction(&made.add, made.module, "add_word"), CUDA_SUCCESS);
+      made.warm_up();
       return made;
     }();
     return gpu;
