@@ -2,6 +2,7 @@
 // where the library stands in front it is the door of the same ABI.
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <map>
 #include <set>
 #include <string>
@@ -95,6 +96,20 @@ TEST(ProcAddress, SwitchedOffChangesNoAnswer) {
   auto off = elastic();
   off["KVCACHED_DISABLE"] = "1";
   EXPECT_EQ(answers(off), answers({}));
+}
+
+TEST(ProcAddress, LeavesLaterGenerationsAloneAndFollowsTheRulesWhereSymbolsAreSilent) {
+  const auto driver = std::filesystem::temp_directory_path() / "newer" / "libcuda.so.1";
+  std::filesystem::create_directories(driver.parent_path());
+  std::filesystem::copy_file(helper_library("newer_driver"), driver,
+                             std::filesystem::copy_options::overwrite_existing);
+  const auto alone = run_program({program("generations"), driver});
+  EXPECT_EQ(alone.out, "cuMemAlloc 13000 driver\ncuMemAlloc 14000 driver\ncuMemFree 13000 driver\n")
+      << alone.err;
+  const auto with = run_program({program("generations"), driver}, {{"LD_PRELOAD", library()}});
+  EXPECT_EQ(with.out,
+            "cuMemAlloc 13000 library\ncuMemAlloc 14000 driver\ncuMemFree 13000 library\n")
+      << with.err;
 }
 
 TEST(ProcAddress, TheTableHasWhatRuntimesCall) {

@@ -1,0 +1,25 @@
+// A driver of the future, as far as look-ups go: there is a third generation of cuMemAlloc, and the
+// cuMemFree that it answers is no exported symbol.
+#include <cstdint>
+#include <cstring>
+
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+
+// Different bodies, so that each has an address of its own.
+EXPORTED int cuMemAlloc_v2(std::uint64_t*, std::uint64_t) { return 1002; }
+EXPORTED int cuMemAlloc_v3(std::uint64_t*, std::uint64_t, int) { return 1003; }
+
+namespace {
+int unnamed_free(std::uint64_t) { return 1004; }
+}  // namespace
+
+EXPORTED int cuGetProcAddress_v2(const char* name, void** out, int version, std::uint64_t, int*) {
+  *out = nullptr;
+  if (std::strcmp(name, "cuMemAlloc") == 0) {
+    *out = version >= 14000 ? reinterpret_cast<void*>(&cuMemAlloc_v3)
+                            : reinterpret_cast<void*>(&cuMemAlloc_v2);
+  } else if (std::strcmp(name, "cuMemFree") == 0) {
+    *out = reinterpret_cast<void*>(&unnamed_free);
+  }
+  return 0;
+}
