@@ -32,7 +32,11 @@ void* library_of(const void* address) noexcept {
   if (dladdr1(address, &info, reinterpret_cast<void**>(&map), RTLD_DL_LINKMAP) == 0) {
     return nullptr;
   }
-  return map;
+  // The loader's map of a library that came with the program is no handle before somebody opened
+  // it: a look-up in it would crash.
+  void* handle = dlopen(map->l_name, RTLD_LAZY | RTLD_LOCAL | RTLD_NOLOAD);
+  if (handle != nullptr) dlclose(handle);
+  return handle;
 }
 
 bool lies_in(const void* address, const char* name) noexcept {
