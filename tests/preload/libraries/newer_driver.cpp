@@ -9,10 +9,12 @@
 
 // Named twice: as a real driver does, it means its own functions, whatever else has such a name.
 // Different bodies, so that each has an address of its own.
-HIDDEN int alloc_2(std::uint64_t*, std::uint64_t) { return 1002; }
-HIDDEN int alloc_3(std::uint64_t*, std::uint64_t, int) { return 1003; }
-EXPORTED int cuMemAlloc_v2(std::uint64_t*, std::uint64_t) __attribute__((alias("alloc_2")));
-EXPORTED int cuMemAlloc_v3(std::uint64_t*, std::uint64_t, int) __attribute__((alias("alloc_3")));
+HIDDEN int alloc_2(std::uint64_t*, std::uint64_t) noexcept { return 1002; }
+HIDDEN int alloc_3(std::uint64_t*, std::uint64_t, int) noexcept { return 1003; }
+EXPORTED int cuMemAlloc_v2(std::uint64_t*, std::uint64_t) noexcept
+    __attribute__((alias("alloc_2")));
+EXPORTED int cuMemAlloc_v3(std::uint64_t*, std::uint64_t, int) noexcept
+    __attribute__((alias("alloc_3")));
 
 namespace {
 int unnamed_free(std::uint64_t) { return 1004; }
