@@ -104,11 +104,11 @@ TEST(ProcAddress, LeavesLaterGenerationsAloneAndFollowsTheRulesWhereSymbolsAreSi
   std::filesystem::copy_file(helper_library("newer_driver"), driver,
                              std::filesystem::copy_options::overwrite_existing);
   const auto alone = run_program({program("generations"), driver});
-  EXPECT_EQ(alone.out, "cuMemAlloc 13000 driver\ncuMemAlloc 14000 driver\ncuMemFree 13000 driver\n")
+  EXPECT_EQ(alone.out, "cuMemAlloc 14000 driver\ncuMemAlloc 13000 driver\ncuMemFree 13000 driver\n")
       << alone.err;
   const auto with = run_program({program("generations"), driver}, {{"LD_PRELOAD", library()}});
   EXPECT_EQ(with.out,
-            "cuMemAlloc 13000 library\ncuMemAlloc 14000 driver\ncuMemFree 13000 library\n")
+            "cuMemAlloc 14000 driver\ncuMemAlloc 13000 library\ncuMemFree 13000 library\n")
       << with.err;
 }
 
