@@ -77,7 +77,7 @@ class FileLedger final : public Ledger {
 
 // Waits once for a stopped holder, then only tries until it got the lock.
 bool FileLedger::lock(int patience) const noexcept {
-  if (abandoned_.load() || !file_.intact()) return false;
+  if (abandoned_.load()) return false;
   const bool got = try_only_ ? file_.try_lock(layout::kMutexByte, LockKind::exclusive)
                              : file_.lock_within(layout::kMutexByte, LockKind::exclusive, patience);
   if (!got) test_point(try_only_ ? "lock.tried" : "lock.waited");
