@@ -11,6 +11,7 @@
 #include <bit>
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -306,6 +307,9 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "growth: run it with the library preloaded\n");
     return 1;
   }
+  // Released memory is to leave at once here. The library reads its settings at the first CUDA
+  // call.
+  setenv("KVCACHED_WARM", "0", 1);
   try {
     MUST(cuInit(0));
     CUdevice device = 0;
