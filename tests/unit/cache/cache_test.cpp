@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <set>
 #include <thread>
 
 #include "tests/unit/cache/cache_rig.hpp"
@@ -262,9 +263,9 @@ TEST(CacheWait, ClosingWakesAWaiter) {
 TEST(CacheStatsTest, SharedPagesCountOnce) {
   Shape shape;  // both tensors in one buffer, nothing on page edges
   shape.blocks = 1'000;
-  shape.segments = {{0, Bytes(100), Bytes(5'003), Bytes(5'003)},
-                    {0, Bytes(100 + 5'003'000), Bytes(5'003), Bytes(5'003)}};
-  shape.buffers = {Bytes(100 + 2 * 5'003'000)};
+  shape.segments = {{0, Bytes(100), Bytes(50'003), Bytes(50'003)},
+                    {0, Bytes(100 + 50'003'000), Bytes(50'003), Bytes(50'003)}};
+  shape.buffers = {Bytes(100 + 2 * 50'003'000)};
   Rig rig(shape);
   ASSERT_EQ(rig.make(), Result::ok);
   rig.grow(1'000);
@@ -275,6 +276,22 @@ TEST(CacheStatsTest, SharedPagesCountOnce) {
   EXPECT_EQ(stats.live, 1'000U);
   rig.verify_all();
   EXPECT_TRUE(rig.exact());
+
+  // Stripes with a live block, the page between two of them once.
+  ASSERT_EQ(rig.release({{600, 400}}), Result::ok);
+  std::set<std::uint64_t> pages;
+  for (const BlockRange& stripe : rig.cache->stripes()) {
+    if (stripe.first >= 600) continue;
+    for (const Segment& s : shape.segments) {
+      const std::uint64_t begin = s.offset.value + stripe.first * s.stride.value;
+      const std::uint64_t end = s.offset.value + stripe.end() * s.stride.value;
+      for (std::uint64_t page = begin / kPageSize.value; page * kPageSize.value < end; ++page) {
+        pages.insert(page);
+      }
+    }
+  }
+  EXPECT_EQ(rig.cache->stats().used, Pages(pages.size()));
+  EXPECT_EQ(rig.cache->stats().warm, stats.held - Pages(pages.size()));
 }
 
 }  // namespace

@@ -224,14 +224,19 @@ TEST_F(CacheWork, AFullGpuIsNotAskedInAHotLoop) {
 }
 
 TEST_F(CacheWork, ReleasedMemoryIsAReasonToTryAgainAtOnce) {
-  start(tensors(2, 4'000, kBlock), Pages(4096), Pages(16));
-  const auto all = rig().grow(256);  // 2 + 2 + 4 + 8 pages
-  rig().acquire(100);                // refused from here on
+  const auto ranges = rig().grow(64);
+  rig().driver.set_capacity(rig().driver.used());
+  cache().expect(100);
+  rig().work();  // refused
+  ASSERT_EQ(rig().release(ranges), Result::ok);
+  cache().trim();
   rig().work();
-  EXPECT_EQ(rig().last.blocks, 0U);
-  ASSERT_EQ(rig().release({{0, 128}}), Result::ok);
-  rig().acquire(100);
-  EXPECT_EQ(rig().last.blocks, 100U);
+  rig().driver.finish();
+  rig().work();
+  EXPECT_EQ(cache().available(), 0U);
+  cache().expect(60);  // no time has passed
+  rig().work();
+  EXPECT_EQ(cache().available(), 64U);
 }
 
 TEST_F(CacheWork, NothingToDoMeansNoTimeIsNamed) {
