@@ -14,8 +14,11 @@ override CXX := $(CCACHE) $(CXX)
 endif
 endif
 
-ifeq ($(findstring -j,$(MAKEFLAGS)),)
+# As many jobs as processors, unless the command line says how many; make does not show us that flag.
+ifeq ($(MAKELEVEL),0)
+ifeq ($(shell tr '\0' '\n' </proc/$$PPID/cmdline | grep -E '^(-[a-zA-Z]*j|--jobs)'),)
 MAKEFLAGS += -j$(shell nproc)
+endif
 endif
 
 # ---- the CUDA headers: an installed toolkit of version 13 or later, else NVIDIA's wheels ----
@@ -104,7 +107,7 @@ TEST_PARTS := \
   $(foreach s,$(PROGRAMS),$(BUILD)/tests/programs/$(call name,$s)) \
   $(foreach s,$(LIBRARIES),$(BUILD)/tests/libraries/lib$(call name,$s).so)
 REPLAYS       := $(foreach s,$(FUZZERS),$(BUILD)/tests/fuzz/$(call name,$s))
-FUZZ_BINARIES := $(foreach s,$(FUZZERS),$(BUILD)/fuzz/$(call name,$s))
+FUZZ_BINARIES := $(foreach s,$(FUZZERS),$(BUILD)/fuzzers/$(call name,$s))
 BENCH_BINARIES := $(foreach s,$(BENCHES),$(BUILD)/bench/$(call name,$s))
 
 .DEFAULT_GOAL := all
@@ -247,10 +250,8 @@ $(BUILD)/tests/fuzz/$(call name,$1): $(call objects,$1 tests/fuzz/replay_main.cp
 endef
 $(foreach s,$(FUZZERS),$(eval $(call replay,$s)))
 define fuzzer
-$(BUILD)/fuzz/$(call name,$1): $1 $(wildcard $(INNER_SOURCES) $(POLICY_SOURCES)) | $(CUDA_HEADER) $(SIM)
-	@mkdir -p $$(@D)
-	$$(call say,FUZZ,$$@)clang++ $(CPPFLAGS) -std=c++20 -O1 -g -fsanitize=fuzzer,address,undefined \
-	  -fno-sanitize-recover=all -pthread $1 $(POLICY_SOURCES) $(INNER_SOURCES) -o $$@ $(ON_GPU)
+$(BUILD)/fuzzers/$(call name,$1): $(call objects,$1) $(BUILD)/libinner.a $(BUILD)/libpolicy.a
+	$$(call link,-fsanitize=fuzzer)
 endef
 $(foreach s,$(FUZZERS),$(eval $(call fuzzer,$s)))
 
@@ -281,7 +282,12 @@ run-sanitized: all $(filter-out %/cli %/driver_facts,$(TEST_BINARIES)) $(TEST_PA
 stress: test-binaries
 	@tests/run --build $(BUILD) --cuda $(CUDA) --stress
 
-fuzz: $(FUZZ_BINARIES)
+fuzz:
+	@command -v clang++ >/dev/null || { echo 'make fuzz needs clang: apt-get install clang' >&2; exit 2; }
+	+@$(MAKE) --no-print-directory BUILD=$(BUILD)/fuzz CUDA=$(CUDA) CXX=clang++ \
+	  SANITIZE=address,undefined CXXFLAGS_EXTRA=-fsanitize=fuzzer-no-link run-fuzzers
+.PHONY: run-fuzzers
+run-fuzzers: $(FUZZ_BINARIES)
 	@tests/run --build $(BUILD) --cuda $(CUDA) --fuzz 60
 
 bench: all $(BENCH_BINARIES)
