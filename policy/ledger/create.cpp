@@ -10,7 +10,6 @@
 
 #include "policy/ledger/books.hpp"
 #include "policy/ledger/file.hpp"
-#include "policy/ledger/reap.hpp"
 #include "policy/ledger/test_points.hpp"
 
 namespace kvcached::ledger {
@@ -153,7 +152,7 @@ bool unfinished(const layout::Header& header) noexcept {
 }
 
 // Under the mutex, with nobody else present: what is left from before is ours to judge.
-Answer settle_alone(PoolFile& file, const OpenRequest& request, Instant now) {
+Answer settle_alone(PoolFile& file, const OpenRequest& request) {
   layout::File& pool = *file.mapped();
   if (unfinished(pool.header)) {
     write_header(pool, request);
@@ -166,14 +165,12 @@ Answer settle_alone(PoolFile& file, const OpenRequest& request, Instant now) {
     write_header(pool, request);
     return {};
   }
-  // The pool's size goes with its first member; what the dead held stays until it is freed.
-  const Pages size(std::min(request.pool.value, layout::kMaxPoolPages));
-  bury_dead(file, layout::kSlots, size, now);
-  set(pool.header.pool_pages, size.value);
+  // The pool's size goes with its first member. What the dead held stays until it is freed.
+  set(pool.header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
   return {};
 }
 
-Answer settle(PoolFile& file, const OpenRequest& request, Instant now) {
+Answer settle(PoolFile& file, const OpenRequest& request) {
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return {Refusal::unreachable, error_text(errno)};
   if (!S_ISREG(status.st_mode)) {
@@ -190,7 +187,7 @@ Answer settle(PoolFile& file, const OpenRequest& request, Instant now) {
   if (!file.map(true)) return {Refusal::unreachable, "cannot map it: " + error_text(errno)};
   Answer answer;
   if (alone) {
-    answer = settle_alone(file, request, now);
+    answer = settle_alone(file, request);
   } else {
     answer.refusal = check_header(file.mapped()->header, layout::kFileSize, answer.why);
     if (answer.refusal == Refusal::ok && !of_this_boot(file.mapped()->header)) {
@@ -212,11 +209,12 @@ bool still_linked(int file) noexcept {
   return ::fstat(file, &status) == 0 && status.st_nlink > 0;
 }
 
-PoolFile try_open(int directory, const OpenRequest& request, Instant now, Answer& answer) {
+PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
   const std::string name = file_name(request.gpu);
   for (int i = 0; i < kOpenTries; ++i) {
     PoolFile file = open_file(directory, name, answer);
     if (answer.refusal != Refusal::ok) return {};
+    test_point("open.opened");
     if (!file.lock_within(layout::kMutexByte, LockKind::exclusive, kOpenPatience)) {
       const bool held = errno == EAGAIN || errno == EACCES;
       answer = {Refusal::unreachable,
@@ -225,7 +223,7 @@ PoolFile try_open(int directory, const OpenRequest& request, Instant now, Answer
       return {};
     }
     if (!still_linked(file.descriptor())) continue;
-    answer = settle(file, request, now);
+    answer = settle(file, request);
     file.unlock(layout::kMutexByte);
     if (answer.refusal == Refusal::ok) return file;
     return {};
@@ -262,15 +260,14 @@ Refusal check_header(const layout::Header& header, std::uint64_t file_size, std:
   return Refusal::ok;
 }
 
-PoolFile open_pool(const OpenRequest& request, Instant now, Refusal& refusal,
-                   std::string& complaint) {
+PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& complaint) {
   Answer answer;
   std::string path = request.directory;
   PoolFile file;
   const PoolFile directory = open_directory(path, answer);
   if (answer.refusal == Refusal::ok) {
     path += "/" + file_name(request.gpu);
-    file = try_open(directory.descriptor(), request, now, answer);
+    file = try_open(directory.descriptor(), request, answer);
   }
   refusal = answer.refusal;
   if (refusal != Refusal::ok) complaint = "pool " + path + ": " + answer.why;

@@ -60,8 +60,7 @@ GpuUuid uuid_of(const layout::Header& header) noexcept;
 std::string file_name(const GpuUuid& uuid);
 
 // Opens or creates the pool's file, locked, checked, mapped and present. See Ledger::open.
-PoolFile open_pool(const OpenRequest& request, Instant now, Refusal& refusal,
-                   std::string& complaint);
+PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& complaint);
 
 // Whether a file of this size with this header can be used. `why` says why not.
 Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why);

@@ -270,7 +270,7 @@ FileLedger::~FileLedger() {
 
 std::unique_ptr<Ledger> Ledger::open(const OpenRequest& request, const Clock& clock,
                                      Refusal& refusal, std::string& complaint) {
-  PoolFile file = open_pool(request, clock.now(), refusal, complaint);
+  PoolFile file = open_pool(request, refusal, complaint);
   if (refusal != Refusal::ok) return nullptr;
   return std::make_unique<FileLedger>(std::move(file), clock);
 }

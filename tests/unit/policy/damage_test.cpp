@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "policy/ledger/books.hpp"
+#include "policy/ledger/test_points.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
 
 namespace kvcached::ledger {
@@ -101,6 +102,7 @@ TEST_F(DamageTest, EmptiedFileOfLivingMembersIsDamaged) {
   const auto a = open();
   ASSERT_EQ(::truncate(file().c_str(), 0), 0);
   EXPECT_EQ(refused(), Refusal::damaged);
+  EXPECT_EQ(std::filesystem::file_size(file()), 0U) << "its members would write into a new pool";
 }
 
 TEST_F(DamageTest, NotAPool) {
@@ -201,8 +203,8 @@ TEST_F(DamageTest, MemberRepairsItsOwnSlot) {
     pool.slots[0].tenant = 77;
     pool.header.slots_used = 0;
   });
-  ASSERT_TRUE(a->charge(Pages(5)));
   ASSERT_TRUE(b->charge(Pages(0)));
+  ASSERT_TRUE(a->charge(Pages(5)));
   const Snapshot books = b->snapshot();
   EXPECT_EQ(books.members.size(), 2U);
   EXPECT_EQ(books.charged, Pages(15));
@@ -242,6 +244,22 @@ TEST_F(DamageTest, OddSequenceOfADeadMemberIsRepaired) {
   EXPECT_EQ(b->snapshot().members.size(), 2U);
   b->reap(Bytes(0));
   change([](layout::File& pool) { EXPECT_EQ(pool.slots[0].sequence, 8U); });
+}
+
+std::string removed_by_point;
+
+TEST_F(DamageTest, FileRemovedWhileItIsBeingOpenedIsMadeAgain) {
+  open().reset();
+  removed_by_point = file();
+  test_point_hook = [](const char* name) {
+    if (std::string_view(name) != "open.opened") return;
+    test_point_hook = nullptr;
+    std::filesystem::remove(removed_by_point);
+  };
+  const auto a = open();
+  EXPECT_EQ(test_point_hook, nullptr);
+  EXPECT_TRUE(std::filesystem::exists(file()));
+  EXPECT_EQ(open(7)->pool(), Pages(100)) << "both must be in the same pool";
 }
 
 TEST_F(DamageTest, RemovedFileLeavesItsMembersAndStartsANewPool) {

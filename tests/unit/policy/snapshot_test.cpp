@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "policy/ledger/books.hpp"
+#include "policy/ledger/test_points.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
 
 namespace kvcached::ledger {
@@ -113,30 +114,72 @@ TEST_F(SnapshotTest, TextsAreCutAndMadePrintable) {
   EXPECT_EQ(one.model.name, "unnamed");
 }
 
-TEST_F(SnapshotTest, ReadersSeeFiguresOfOneMoment) {
+void expect_whole(const Figures& seen) {
+  const std::uint64_t n = seen.used.value;
+  EXPECT_EQ(seen.warm.value, n + 1);
+  EXPECT_EQ(seen.want.value, n + 2);
+  EXPECT_EQ(seen.reserved.value, n + 3);
+  EXPECT_EQ(seen.short_grants, n + 4);
+  EXPECT_EQ(seen.grows, n + 5);
+  EXPECT_EQ(seen.releases, n + 6);
+}
+
+Ledger* writer = nullptr;
+std::atomic<bool> half_written = false;
+std::atomic<bool> read_once = false;
+std::atomic<bool> written = false;
+
+TEST_F(SnapshotTest, ChangeDuringReadingIsReadAgain) {
   const auto a = member("a");
-  a->publish(figures_of(0));
-  std::atomic<bool> done = false;
-  std::thread writer([&] {
-    // In bursts: against a writer that never rests a reader gives up in the end.
-    for (std::uint64_t n = 1; n < 3000; ++n) {
-      a->publish(figures_of(n * 10));
-      if (n % 8 == 0) ::usleep(100);
-    }
-    done = true;
-  });
   const auto b = open();
-  do {
-    const Figures seen = b->snapshot().members.at(0).figures;
-    const std::uint64_t n = seen.used.value;
-    ASSERT_EQ(seen.warm.value, n + 1);
-    ASSERT_EQ(seen.want.value, n + 2);
-    ASSERT_EQ(seen.reserved.value, n + 3);
-    ASSERT_EQ(seen.short_grants, n + 4);
-    ASSERT_EQ(seen.grows, n + 5);
-    ASSERT_EQ(seen.releases, n + 6);
-  } while (!done);
-  writer.join();
+  writer = a.get();
+  a->publish(figures_of(10));
+  test_point_hook = [](const char* name) {
+    if (std::string_view(name) != "read.half") return;
+    test_point_hook = nullptr;
+    writer->publish(figures_of(20));
+  };
+  const Figures seen = b->snapshot().members.at(0).figures;
+  EXPECT_EQ(test_point_hook, nullptr);
+  expect_whole(seen);
+  EXPECT_EQ(seen.used, Pages(20));
+}
+
+TEST_F(SnapshotTest, ReadingDuringAChangeIsDoneAgain) {
+  const auto a = member("a");
+  const auto b = open();
+  a->publish(figures_of(10));
+  half_written = read_once = written = false;
+  test_point_hook = [](const char* name) {
+    if (std::string_view(name) == "publish.half") {
+      half_written = true;
+      while (!read_once) ::usleep(100);
+    } else if (std::string_view(name) == "read.again") {
+      read_once = true;
+      while (!written) ::usleep(100);
+    }
+  };
+  std::thread thread([&] {
+    a->publish(figures_of(20));
+    written = true;
+  });
+  while (!half_written) ::usleep(100);
+  const Figures seen = b->snapshot().members.at(0).figures;
+  EXPECT_TRUE(read_once);
+  read_once = true;  // lets the writer go in any case
+  thread.join();
+  test_point_hook = nullptr;
+  expect_whole(seen);
+  EXPECT_EQ(seen.used, Pages(20));
+}
+
+TEST_F(SnapshotTest, ReaderGivesUpOnAMemberThatStaysHalfWritten) {
+  const auto a = member("a");
+  const auto b = open();
+  PoolFile raw(::open(file().c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(raw.map(true));
+  raw.mapped()->slots[0].sequence = 7;
+  EXPECT_EQ(b->snapshot().members.at(0).command, "test");
 }
 
 TEST_F(SnapshotTest, DeadMembersAreShownUntilTheirPagesAreBack) {
