@@ -54,10 +54,7 @@ Mark Stream::push(Work work, std::vector<Mark> after) {
   }
   queue_.push_back({std::move(work), std::move(after)});
   const std::uint64_t ticket = ++issued_;
-  if (!served_) {
-    served_ = true;
-    start_thread();
-  }
+  if (!thread_.joinable()) start_thread();
   lock.unlock();
   more_.notify_one();
   return {shared_from_this(), ticket};
@@ -81,12 +78,20 @@ void Stream::wait(std::uint64_t ticket) {
   --waiting_;
 }
 
+Stream::~Stream() {
+  if (thread_.joinable()) thread_.detach();
+}
+
 void Stream::close() {
+  std::thread idle;
   {
     const std::lock_guard lock(mutex_);
     closed_ = true;
+    if (issued_ == done_) idle = std::move(thread_);
   }
   more_.notify_one();
+  // A thread that is about to end should have ended: a program that ends now is looked over.
+  if (idle.joinable()) idle.join();
 }
 
 bool Stream::closed() {
@@ -101,7 +106,7 @@ void Stream::start_thread() {
   sigfillset(&blocked);
   for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL}) sigdelset(&blocked, fault);
   pthread_sigmask(SIG_SETMASK, &blocked, &before);
-  std::thread([self = shared_from_this()] { self->serve(); }).detach();
+  thread_ = std::thread([self = shared_from_this()] { self->serve(); });
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 

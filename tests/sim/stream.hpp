@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "tests/sim/cuda_api.hpp"
@@ -52,6 +53,9 @@ class Stream : public std::enable_shared_from_this<Stream> {
   enum class Kind { kLegacy, kThread, kBlocking, kNonBlocking };
 
   Stream(Context& context, Kind kind, int priority);
+  ~Stream();
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
 
   [[nodiscard]] Context& context() const { return context_; }
   [[nodiscard]] Kind kind() const { return kind_; }
@@ -68,7 +72,8 @@ class Stream : public std::enable_shared_from_this<Stream> {
   [[nodiscard]] bool reached(std::uint64_t ticket) const { return done_ >= ticket; }
   void wait(std::uint64_t ticket);
 
-  /// Its thread ends when all work is done. Only marks may still be pushed, waiting for nothing.
+  /// Its thread ends when all work is done, at once if it is. Only marks may still be pushed,
+  /// waiting for nothing.
   void close();
   [[nodiscard]] bool closed();
 
@@ -96,7 +101,7 @@ class Stream : public std::enable_shared_from_this<Stream> {
   std::uint64_t issued_ = 0;
   std::atomic<std::uint64_t> done_{0};
   int waiting_ = 0;
-  bool served_ = false;
+  std::thread thread_;
   bool closed_ = false;
 };
 
