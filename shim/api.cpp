@@ -73,14 +73,15 @@ int locate(Process& process, std::uint64_t address, std::size_t offset, std::siz
   return KVCACHED_OK;
 }
 
-// Byte ranges of the buffer, waiting for an open capture.
-cache::Result ranges_of(Process& process, const std::shared_ptr<cache::Buffer>& buffer,
-                        std::shared_ptr<cache::Ranges>& out) noexcept {
+// The byte ranges of the elastic buffer at address + offset, waiting for an open capture.
+int ranges_at(Process& process, std::uint64_t address, std::size_t offset, std::size_t bytes,
+              Place& place, std::shared_ptr<cache::Ranges>& out) noexcept {
+  if (const int bad = locate(process, address, offset, bytes, place)) return bad;
   const cache::Result made = persist(process.clock(), kBusyPatience, cache::Result::not_now, [&] {
-    return cache::Ranges::of(buffer, process.agent(), process.clock(), out);
+    return cache::Ranges::of(place.buffer, process.agent(), process.clock(), out);
   });
-  if (made == cache::Result::ok) process.claimed(buffer);
-  return made;
+  if (made == cache::Result::ok) process.claimed(place.buffer);
+  return code(made);
 }
 
 }  // namespace
@@ -101,10 +102,8 @@ int kvcached_grow(uint64_t address, size_t offset, size_t bytes, int64_t wait_ms
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
   Place place;
-  if (const int bad = locate(*process, address, offset, bytes, place)) return bad;
   std::shared_ptr<cache::Ranges> ranges;
-  const cache::Result made = ranges_of(*process, place.buffer, ranges);
-  if (made != cache::Result::ok) return code(made);
+  if (const int bad = ranges_at(*process, address, offset, bytes, place, ranges)) return bad;
   return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage,
                       [&] { return ranges->grow(place.offset, Bytes(bytes)); }));
 }
@@ -113,10 +112,8 @@ int kvcached_shrink(uint64_t address, size_t offset, size_t bytes) {
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
   Place place;
-  if (const int bad = locate(*process, address, offset, bytes, place)) return bad;
   std::shared_ptr<cache::Ranges> ranges;
-  const cache::Result made = ranges_of(*process, place.buffer, ranges);
-  if (made != cache::Result::ok) return code(made);
+  if (const int bad = ranges_at(*process, address, offset, bytes, place, ranges)) return bad;
   return code(ranges->shrink(place.offset, Bytes(bytes)));
 }
 
