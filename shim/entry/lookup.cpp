@@ -21,7 +21,8 @@ struct Found {
 
 namespace {
 
-// Read here and not by the settings: this runs in programs that never come near a GPU.
+// Read here and not by the settings: this runs in programs that never come near a GPU. Not before
+// a name of ours is looked up: libraries call dlsym so early that there is no environment yet.
 struct Switches {
   bool on;        // not KVCACHED_DISABLE
   bool evidence;  // a rule may make buffers that nobody claims
@@ -163,17 +164,18 @@ extern "C" [[gnu::visibility("hidden")]] kvcached::entry::Found kvcached_dlsym(
     return {nullptr, 1};
   }
   const Found go_on{reinterpret_cast<void*>(real), 0};
-  if (name == nullptr || !switches().on) {
+  if (name == nullptr) {
     return go_on;
   }
   const std::string_view wanted = name;
   if (wanted.starts_with("PyInit_")) {
-    adapters::python_seen();
+    if (switches().on) adapters::python_seen();
     return go_on;
   }
   const Door* door = may_concern_us(wanted) ? door_of_symbol(wanted) : nullptr;
   // RTLD_NEXT is asked by wrappers, for what comes after them. The driver asks for itself.
-  if (door == nullptr || handle == RTLD_NEXT || driver::lies_in(caller, library_name(*door))) {
+  if (door == nullptr || !switches().on || handle == RTLD_NEXT ||
+      driver::lies_in(caller, library_name(*door))) {
     return go_on;
   }
   return look_up(real, *door, handle);

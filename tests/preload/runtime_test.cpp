@@ -46,7 +46,7 @@ std::vector<LookUp> look_ups_of(const std::string& name, Environment variables) 
 
 class Runtime : public testing::TestWithParam<const char*> {};
 
-TEST_P(Runtime, MakesAllItsLookUpsThroughTheLibrary) {
+TEST_P(Runtime, MakesAllItsLookUpsThroughTheLibraryUninstrumented) {
   // With a rule everything that we can stand in front of, we do.
   const auto all = look_ups_of(GetParam(), elastic());
   // 4 to find out about the driver, 439 for the runtime of CUDA 13.0; later ones may have more.
@@ -101,7 +101,7 @@ TEST_P(Runtime, MakesAllItsLookUpsThroughTheLibrary) {
   }
 }
 
-TEST_P(Runtime, GetsTheDriversOwnLaunchesWithoutARule) {
+TEST_P(Runtime, GetsTheDriversOwnLaunchesWithoutARuleUninstrumented) {
   for (const auto& l : look_ups_of(GetParam(), {})) {
     if (l.owner == "library") {
       EXPECT_TRUE(hook_symbols().contains(door_at(l.offset))) << l.name;
