@@ -96,7 +96,7 @@ void Model::launch(const Plan& plan) {
   CUdeviceptr checks = writes + plan.writes.size() * sizeof(Span);
   CUdeviceptr tables = tables_->address();
   CUdeviceptr counters = counters_.address();
-  std::uint32_t row_words = shape_.row_bytes() / sizeof(std::uint32_t);
+  auto row_words = static_cast<std::uint32_t>(shape_.row_bytes() / sizeof(std::uint32_t));
   const auto run = [&](CUfunction kernel, CUdeviceptr& first, std::size_t count,
                        std::uint32_t layer) {
     if (count == 0) {
