@@ -11,7 +11,8 @@ namespace sim {
 /// fault; then the call's latency. `name` is the exported one.
 CUresult admit(const char* name);
 
-/// Whether this is a child that was forked after the initialisation: its locks may be held for ever.
+/// Whether this is a child that was forked after the initialisation: its locks may be held for
+/// ever.
 bool in_forked_child();
 
 /// Marks the simulator as initialised, and this process as its owner.
