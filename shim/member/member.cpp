@@ -76,6 +76,10 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
       return nullptr;
     }
     if (!complaint.empty()) warn("{}", complaint);
+    const Pages promised = ledger->limits().min;
+    if (promised < limits.min)
+      warn("KVCACHED_MIN: the pool keeps {} MiB for {}, not {} MiB", bytes_of(promised).value >> 20,
+           tenant, bytes_of(limits.min).value >> 20);
     return std::unique_ptr<Member>(new Member(std::move(ledger)));
   } catch (...) {
     warn("no memory to join the pool; memory stays plain");

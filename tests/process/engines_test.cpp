@@ -172,6 +172,14 @@ TEST_F(Engines, ABadPoolSizeIsOneLine) {
   expect_one_line(*engine, "KVCACHED_POOL=banana");
 }
 
+TEST_F(Engines, AMinimumThatThePoolCannotKeepIsOneLine) {
+  auto first = start("first", environment("KVCACHED_MIN", "500MiB"), {"--step-ms", "20"});
+  ASSERT_TRUE(eventually([&] { return first->figure("step", "step") >= 1; }));
+  auto second = start("second", environment("KVCACHED_MIN", "400MiB"));
+  expect_one_line(*second, "KVCACHED_MIN");
+  expect_verified(*first);
+}
+
 TEST_F(Engines, AMinimumAboveTheMaximumIsOneLine) {
   Environment e = environment("KVCACHED_MIN", "400MiB");
   e["KVCACHED_MAX"] = "300MiB";
