@@ -8,10 +8,8 @@ namespace sim_test {
 namespace {
 
 using driver_facts::Event;
-using driver_facts::Gpu;
 using driver_facts::Relaxed;
 using driver_facts::Stream;
-using driver_facts::word_at;
 
 class Captures : public driver_facts::DriverFacts {
  protected:

@@ -13,7 +13,6 @@
 namespace sim_test {
 namespace {
 
-using driver_facts::Event;
 using driver_facts::Gpu;
 using driver_facts::kPage;
 using driver_facts::Range;

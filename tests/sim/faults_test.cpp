@@ -16,6 +16,12 @@ void write(const std::string& path, const std::string& text) {
   std::filesystem::rename(path + ".new", path);
 }
 
+/// The control file of this process.
+std::string control_file() {
+  const char* const path = std::getenv("SIM_GPU_FAULTS");
+  return path == nullptr ? "" : path;
+}
+
 bool passes_with_faults(const std::string& test, const std::string& faults) {
   const Folder folder;
   write(folder.path("faults"), faults);
@@ -59,7 +65,7 @@ TEST(Faults, ChanceDependsOnTheSeedAlone) {
 
 TEST(Alone, DISABLED_Chance) {
   ASSERT_TRUE(Gpu::get().present);
-  const std::string path = std::getenv("SIM_GPU_FAULTS");
+  const std::string path = control_file();
   const auto failed = [](const std::vector<CUresult>& all) {
     return std::count(all.begin(), all.end(), CUDA_ERROR_OUT_OF_MEMORY);
   };
@@ -80,7 +86,7 @@ TEST(Faults, NameMeansAllGenerationsOfACallAndNoOther) {
 
 TEST(Alone, DISABLED_Names) {
   ASSERT_TRUE(Gpu::get().present);
-  write(std::getenv("SIM_GPU_FAULTS"), "cuMemAlloc every=1 error=2");
+  write(control_file(), "cuMemAlloc every=1 error=2");
   CUdeviceptr address = 0;
   std::size_t pitch = 0;
   EXPECT_EQ(cuMemAlloc(&address, 4), CUDA_ERROR_OUT_OF_MEMORY);

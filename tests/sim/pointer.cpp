@@ -9,7 +9,7 @@ namespace {
 
 template <class Value>
 CUresult give(void* out, Value value) {
-  std::memcpy(out, &value, sizeof value);
+  std::memcpy(out, &value, sizeof(Value));
   return CUDA_SUCCESS;
 }
 
@@ -19,7 +19,7 @@ CUresult attribute(const Place& place, CUdeviceptr address, CUpointer_attribute 
   const bool reserved = place.kind == Place::Kind::kReserved;
   switch (which) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
-      return give(out, handle_of(place.context));
+      return give(out, reinterpret_cast<std::uintptr_t>(place.context));
     case CU_POINTER_ATTRIBUTE_MEMORY_TYPE:
       return give(out, static_cast<unsigned>(host ? CU_MEMORYTYPE_HOST : CU_MEMORYTYPE_DEVICE));
     case CU_POINTER_ATTRIBUTE_DEVICE_POINTER:
@@ -52,7 +52,7 @@ CUresult attribute(const Place& place, CUdeviceptr address, CUpointer_attribute 
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return give(out, host ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : place.access);
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:
-      return give(out, place.pool);
+      return give(out, reinterpret_cast<std::uintptr_t>(place.pool));
     case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
       return give(out, place.bytes);
     case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:

@@ -24,9 +24,9 @@ CUdeviceptr reserve_addresses(std::size_t bytes, std::size_t alignment, CUdevice
   return base;
 }
 
-void close_addresses(CUdeviceptr base, std::size_t bytes) {
-  mmap(pointer(base), bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-       0);
+bool close_addresses(CUdeviceptr base, std::size_t bytes) {
+  return mmap(pointer(base), bytes, PROT_NONE,
+              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != MAP_FAILED;
 }
 
 void release_addresses(CUdeviceptr base, std::size_t bytes) { munmap(pointer(base), bytes); }

@@ -125,7 +125,8 @@ class Space {
 
 /// Address space of our own, inaccessible. 0 where there is none.
 CUdeviceptr reserve_addresses(std::size_t bytes, std::size_t alignment, CUdeviceptr hint);
-void close_addresses(CUdeviceptr base, std::size_t bytes);    // inaccessible again
+/// Makes it inaccessible again; false where the system refuses.
+[[nodiscard]] bool close_addresses(CUdeviceptr base, std::size_t bytes);
 void release_addresses(CUdeviceptr base, std::size_t bytes);  // back to the system
 
 inline std::byte* pointer(CUdeviceptr address) { return reinterpret_cast<std::byte*>(address); }

@@ -129,7 +129,7 @@ CUresult Space::unmap(CUdeviceptr base, std::size_t bytes) {
     ++last;
   }
   if (end != base + bytes) return CUDA_ERROR_INVALID_VALUE;
-  close_addresses(base, bytes);
+  if (!close_addresses(base, bytes)) return CUDA_ERROR_OPERATING_SYSTEM;
   std::vector<CUmemGenericAllocationHandle> handles;
   for (auto mapping = first; mapping != last; ++mapping) handles.push_back(mapping->second.handle);
   mappings_.erase(first, last);

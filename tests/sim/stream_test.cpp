@@ -19,7 +19,6 @@ namespace {
 
 using driver_facts::Event;
 using driver_facts::Gate;
-using driver_facts::Gpu;
 using driver_facts::kPage;
 using driver_facts::Stream;
 using driver_facts::word_at;
@@ -197,7 +196,7 @@ TEST_F(Streams, DestroyedStreamStillDoesItsWork) {
   Stream stream;
   gate.block(stream);
   stream.launch(gpu_.store, word_, 77);
-  const CUstream handle = stream.get();
+  CUstream handle = stream.get();
   stream.destroy();
   EXPECT_EQ(cuStreamQuery(handle), CUDA_ERROR_INVALID_HANDLE);
   gate.open();
