@@ -67,7 +67,9 @@ Model::Model(Device& device, const ModelShape& shape, const std::vector<DeviceBu
   check(cuModuleLoadData(&module_, kPtx), "cuModuleLoadData");
   check(cuModuleGetFunction(&write_, module_, "kv_write"), "cuModuleGetFunction");
   check(cuModuleGetFunction(&check_, module_, "kv_check"), "cuModuleGetFunction");
-  check(cuMemsetD8(counters_.address(), 0, sizeof(Counters)), "cuMemsetD8");
+  // On the kernels' own stream: the default one would not be waited for by them.
+  check(cuMemsetD8Async(counters_.address(), 0, sizeof(Counters), device_.stream()),
+        "cuMemsetD8Async");
 }
 
 Model::~Model() {
