@@ -41,6 +41,8 @@ CXXFLAGS := -std=c++20 $(WARNINGS) -fPIC -fvisibility=hidden \
 LDFLAGS  := -pthread -Wl,--gc-sections
 ifneq ($(SANITIZE),)
 CXXFLAGS += -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+# The checks that are inserted hide from g++ what it would otherwise see is initialized.
+CXXFLAGS += $(if $(findstring clang,$(CXX)),,-Wno-maybe-uninitialized)
 LDFLAGS  += -fsanitize=$(SANITIZE)
 else
 # The sanitizers intercept exceptions and need the shared C++ library; elsewhere it is inside, so
