@@ -84,6 +84,12 @@ int ranges_at(Process& process, std::uint64_t address, std::size_t offset, std::
   return code(made);
 }
 
+// Waits for all work that may use the buffer, and for an open capture.
+cache::Result work_done(Process& process, const cache::Buffer& buffer) noexcept {
+  return persist(process.clock(), kBusyPatience, cache::Result::not_now,
+                 [&] { return cache::result_of(buffer.driver().synchronize(buffer.context())); });
+}
+
 }  // namespace
 
 extern "C" {
@@ -137,8 +143,10 @@ int kvcached_back_whole(uint64_t address, int64_t wait_ms) {
   Place place;
   if (const int bad = locate(*process, address, 0, 0, place)) return bad;
   process->claimed(place.buffer);
-  return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage,
-                      [&] { return place.buffer->back_whole(); }));
+  return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage, [&] {
+    const cache::Result idle = work_done(*process, *place.buffer);
+    return idle == cache::Result::ok ? place.buffer->back_whole() : idle;
+  }));
 }
 
 int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info) {

@@ -177,7 +177,6 @@ class Allocation:
         if self.cache is not None:
             self.cache.destroy()
             self.cache = None
-        sys.modules["torch"].cuda.synchronize()  # its fill of the memory may still run
         while self.elastic and self.library.back_whole(self.elastic[0], 0) == client.OK:
             self.elastic.pop(0)
         self.report(("pinned, waiting for memory: " if self.elastic else "pinned: ") +

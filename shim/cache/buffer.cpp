@@ -118,12 +118,6 @@ bool Buffer::partitions(std::span<const PageRun> runs) const noexcept {
   return next == pages_;
 }
 
-bool Buffer::same_partition(std::span<const PageRun> runs) const noexcept {
-  const std::lock_guard lock(mutex_);
-  return std::equal(runs.begin(), runs.end(), pieces_.begin(), pieces_.end(),
-                    [](const PageRun& run, const Piece& piece) { return run == piece.run; });
-}
-
 Result Buffer::repartition(std::span<const PageRun> runs) noexcept {
   const std::lock_guard lock(mutex_);
   if (use() == Use::gone) return Result::lost;

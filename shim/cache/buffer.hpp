@@ -89,10 +89,8 @@ class Buffer {
 
   // Changes the partition. pre: nothing is backed, no work of the context in flight. On failure
   // some parts may have the new partition and some the old one; all of it is scratch (or lost) as
-  // before. invalid: `runs` does not partition the buffer. `same` below tells whether it would do
-  // nothing.
+  // before. invalid: `runs` does not partition the buffer.
   Result repartition(std::span<const PageRun> runs) noexcept;
-  bool same_partition(std::span<const PageRun> runs) const noexcept;
 
   std::size_t piece_count() const noexcept;
   PageRun piece_run(std::size_t piece) const noexcept;

@@ -108,11 +108,8 @@ Result Cache::start(const std::shared_ptr<Cache>& self, std::span<const BlockRan
 }
 
 Result Cache::repartition_all() noexcept {
-  bool same = true;
-  for (std::size_t i = 0; i < buffers_.size(); ++i) {
-    same = same && buffers_[i]->same_partition(plan_.partition(i));
-  }
-  if (same) return Result::ok;
+  // Work in flight, such as the engine's fill, may use any address: not only what is cut anew here
+  // but also what is backed next.
   const driver::Status status = buffers_.front()->driver().synchronize(context());
   if (status != driver::Status::ok) return result_of(status);
   for (std::size_t i = 0; i < buffers_.size(); ++i) {

@@ -61,7 +61,7 @@ Result Ranges::start() {
   append_runs(0, static_cast<std::uint32_t>(pages.value), order, runs);
   extents_.reserve(runs.size());
   for (const PageRun& run : runs) extents_.push_back(Extent{run});
-  if (buffer_->same_partition(runs)) return Result::ok;
+  // Work in flight may use any address, and the caller is about to back some.
   const driver::Status status = buffer_->driver().synchronize(buffer_->context());
   return status == driver::Status::ok ? buffer_->repartition(runs) : result_of(status);
 }

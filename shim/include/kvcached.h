@@ -178,8 +178,8 @@ KVCACHED_API int kvcached_cache_stripes(kvcached_cache* cache, kvcached_range* r
 KVCACHED_API int kvcached_adapter_report(const char* adapter, const char* state);
 
 /* Backs the whole elastic allocation in which `address` lies, for good: it behaves as plain memory
- * from then on. For adapters that find an engine they do not know. Waits up to `wait_ms` for the
- * pool. */
+ * from then on. For adapters that find an engine they do not know. Waits for the work that its
+ * context has launched, and up to `wait_ms` for the pool. */
 KVCACHED_API int kvcached_back_whole(uint64_t address, int64_t wait_ms);
 
 #ifdef __cplusplus

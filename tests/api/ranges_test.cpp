@@ -73,6 +73,14 @@ TEST_F(Ranges, BackedWholeBehavesAsPlain) {
   EXPECT_TRUE(holds(p, 48 * kMiB + 4096, 0x21));
 }
 
+TEST_F(Ranges, BackingWholeWaitsForTheWorkInFlight) {
+  const std::size_t size = 512 * kMiB;
+  const CUdeviceptr p = elastic(size);
+  for (unsigned i = 0; i < 8; ++i) ASSERT_EQ(cuMemsetD8Async(p, 0, size, nullptr), CUDA_SUCCESS);
+  ASSERT_EQ(kvcached_back_whole(p, 1000), KVCACHED_OK);
+  EXPECT_EQ(cuStreamQuery(nullptr), CUDA_SUCCESS) << "memory was mapped under the fill's feet";
+}
+
 TEST_F(Ranges, MoreThanThePoolIsShortAndChangesNothing) {
   const std::size_t size = 8192 * kMiB;  // twice the simulated GPU
   if (std::size_t free = 0, total = 0;

@@ -79,6 +79,21 @@ TEST(CacheCreate, WaitsForTheEndOfACapture) {
   EXPECT_EQ(rig.make(), Result::ok);
 }
 
+// The engine's fill runs over all of it when the cache comes, also where nothing is cut anew.
+TEST(CacheCreate, WaitsForTheWorkInFlight) {
+  for (const Pages capacity : {Pages(512), Pages(4096)}) {  // aliases as the stripes', and larger
+    Shape shape = two();
+    shape.extent = kPageSize;
+    shape.pinned = {{0, 1}};
+    Rig rig(shape, capacity, capacity);
+    for (std::uint64_t block = 0; block < 4'000; ++block) {
+      for (const Segment& segment : shape.segments) rig.driver.launch(rig.address(segment, block));
+    }
+    ASSERT_EQ(rig.make(), Result::ok);
+    EXPECT_EQ(rig.driver.violations(), 0U);
+  }
+}
+
 TEST(CacheCreate, EveryFailureLetsTheBuffersGo) {
   for (const Call call : {Call::create, Call::unmap, Call::map, Call::synchronize}) {
     for (std::uint64_t nth = 0; nth < 20; ++nth) {

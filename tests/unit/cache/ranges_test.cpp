@@ -110,6 +110,19 @@ TEST_F(RangesTest, ShrinkLeavesWhatIsOnlyTouched) {
   EXPECT_EQ(resident(), kMiB * 48);
 }
 
+TEST(RangesClaim, WaitsForTheWorkInFlight) {
+  for (const Pages capacity : {Pages(512), Pages(4096)}) {  // aliases as the extents, and larger
+    World world(capacity, capacity);
+    const auto buffer = world.buffer(kMiB * 64);
+    for (Bytes at; at < kMiB * 64; at += kMiB) world.driver.launch(buffer->base() + at.value);
+    std::shared_ptr<Ranges> ranges;
+    ASSERT_EQ(Ranges::of(buffer, world.waker, world.clock, ranges), Result::ok);
+    EXPECT_EQ(ranges->grow({}, kMiB), Result::ok);
+    EXPECT_EQ(world.driver.violations(), 0U);
+    buffer->destroy();
+  }
+}
+
 TEST_F(RangesTest, ShrunkExtentsGoBehindAFence) {
   ASSERT_EQ(ranges_->grow({}, kMiB * 64), Result::ok);
   world_.driver.launch(at(kMiB * 20));
