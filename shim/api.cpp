@@ -316,6 +316,15 @@ int kvcached_cache_expect(kvcached_cache* handle, uint64_t blocks) {
   return KVCACHED_OK;
 }
 
+int kvcached_cache_in_use(kvcached_cache* handle, uint64_t blocks) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  cache->in_use(blocks);
+  return KVCACHED_OK;
+}
+
 uint64_t kvcached_cache_available(kvcached_cache* handle) {
   Process* const process = Process::get();
   if (process == nullptr) return 0;

@@ -63,13 +63,15 @@ void print_pool(const Snapshot& pool) {
   }
   if (!pool.members.empty()) {
     std::vector<std::vector<std::string>> rows{{"PID", "TENANT", "COMMAND", "CHARGED", "USED",
-                                                "WARM", "WANT", "SHORT", "ADAPTER", "MODEL"}};
+                                                "FRAGMENTED", "WARM", "WANT", "SHORT", "ADAPTER",
+                                                "MODEL"}};
     for (const MemberState& member : pool.members) {
       rows.push_back({std::to_string(member.pid) + (member.alive ? "" : " (dead)"),
                       clean(member.tenant), clean(member.command), show_size(member.charged),
-                      show_size(member.figures.used), show_size(member.figures.warm),
-                      show_size(member.figures.want), std::to_string(member.figures.short_grants),
-                      show_adapter(member), show_model(member.model)});
+                      show_size(member.figures.used), show_size(member.figures.fragmented),
+                      show_size(member.figures.warm), show_size(member.figures.want),
+                      std::to_string(member.figures.short_grants), show_adapter(member),
+                      show_model(member.model)});
     }
     fmt::print("\n{}", show_table(rows));
   }
@@ -108,6 +110,7 @@ ordered_json describe(const MemberState& member) {
           {"model", describe(member.model)},
           {"charged_bytes", amount(member.charged)},
           {"used_bytes", amount(member.figures.used)},
+          {"fragmented_bytes", amount(member.figures.fragmented)},
           {"warm_bytes", amount(member.figures.warm)},
           {"want_bytes", amount(member.figures.want)},
           {"reserved_bytes", member.figures.reserved.value},

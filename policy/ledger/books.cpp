@@ -70,6 +70,7 @@ void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noex
   member.pid = get(slot.pid);
   Figures& figures = member.figures;
   figures.used = Pages(get(slot.used));
+  figures.fragmented = Pages(get(slot.fragmented));
   figures.warm = Pages(get(slot.warm));
   test_point("read.half");
   figures.want = Pages(get(slot.want));
@@ -196,7 +197,7 @@ void set_model(layout::Slot& slot, std::string_view name, const ModelShape& shap
 
 void clear_texts(layout::Slot& slot) noexcept {
   for (layout::U64* cell : {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants,
-                            &slot.grows, &slot.releases}) {
+                            &slot.grows, &slot.releases, &slot.fragmented}) {
     set(*cell, std::uint64_t{0});
   }
   set(slot.pid, std::int64_t{0});

@@ -94,7 +94,8 @@ struct alignas(128) Slot {
   U64 short_grants;
   U64 grows;
   U64 releases;
-  std::array<U64, 2> spare;
+  U64 fragmented;
+  std::array<U64, 1> spare;
   Text<64> command;
   Text<32> adapter;
   Text<160> adapter_state;

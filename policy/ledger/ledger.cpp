@@ -185,6 +185,7 @@ void FileLedger::publish(const Figures& figures) noexcept {
     set(slot->want_since, std::int64_t{clock_.now().time_since_epoch().count()});
   }
   set(slot->used, figures.used.value);
+  set(slot->fragmented, figures.fragmented.value);
   set(slot->warm, figures.warm.value);
   test_point("publish.half");
   set(slot->want, figures.want.value);

@@ -50,10 +50,11 @@ struct ModelShape {
 
 // What a member says of itself; it alone writes these.
 struct Figures {
-  Pages used;      // backed and holding live blocks
-  Pages warm;      // backed, without a live block
-  Pages want;      // asked for and not granted yet
-  Bytes reserved;  // sizes of the elastic allocations the engine made
+  Pages used;        // what live blocks take
+  Pages fragmented;  // backed beside them: cannot go before they do
+  Pages warm;        // backed, without a live block
+  Pages want;        // asked for and not granted yet
+  Bytes reserved;    // sizes of the elastic allocations the engine made
   std::uint64_t short_grants = 0;
   std::uint64_t grows = 0;     // stripes or extents backed
   std::uint64_t releases = 0;  // stripes or extents released

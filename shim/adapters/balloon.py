@@ -1,18 +1,16 @@
 """The balloon: blocks without memory are kept out of vLLM's free queue.
 
-A Balloon sits on one BlockPool. Blocks in the free queue or in use have memory, always; the others
-are withheld, stripe by stripe. The engine's scheduler, worker and this code share one thread, so
-there is no lock: blocks are added when the engine asks for some, and taken back only after a step
-(`settle`), never between the engine's check of the free count and its taking.
-
-Withheld blocks of a stripe stay linked to each other, so that adding a stripe costs the same
-whatever its size.
+A Balloon sits on one BlockPool, whose free queue it replaces by a StripedQueue. Blocks in the queue
+or in use have memory, always; the others are withheld, stripe by stripe. The engine's scheduler,
+worker and this code share one thread, so there is no lock: stripes are added when the engine needs
+them, and taken back only after a step (`settle`), never between the engine's check of the free
+count and its taking.
 """
 
 import logging
 import time
 
-from _kvcached import client
+from _kvcached import client, striped_queue
 
 WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
@@ -29,43 +27,37 @@ class Broken(Exception):
 class Balloon:
     """`cache` None: nothing can be added before all allocations are backed (see `pin`).
 
-    `allocations` are addresses of the elastic allocations, `keep_cached` the most free blocks that
-    may stay backed only because the prefix cache knows their contents, `report` takes a state for
+    `allocations` are addresses of the elastic allocations. `keep_cached`: of free blocks that only
+    the prefix cache knows, so many are worth growing for rather than dropping one, and stripes
+    without anything else stay backed up to so many blocks. `report` takes a state for
     `kvcached stat`.
     """
 
     def __init__(self, pool, library, cache, allocations, keep_cached, report):
         self.pool = pool
-        self.queue = pool.free_block_queue
-        self.blocks = pool.blocks
         self.library = library
         self.cache = cache
         self.allocations = list(allocations)
         self.keep_cached = keep_cached
         self.report = report
-        self.required = 0  # blocks that the engine last found it needs
-        self.keep = 0  # free blocks not taken back after a step: what steps lately may take
-        self.expected = 0
-        self.in_use = 0
-        self.cached_free = 0  # free blocks that the prefix cache knows
+        self.keep = 0  # loose blocks not taken back after a step: what steps lately may take
+        self.expected = 0  # last told to the library
+        self.told_in_use = 0
+        self.sure = False  # the step cannot run out of blocks (see `ahead`)
         self.impatient_until = 0.0
-        self.blind = False  # what the scheduler will need cannot be told
+        self.needs = None  # tells what the scheduler will need; made at its first step
+        self.blind = False  # that cannot be told
         self.pinning = False
+        self.why = ""
         self.retry_pin_at = 0.0
-        total = len(self.blocks)
-        stripes = self._stripes(total)
-        self.stripe_of = []
-        for index, (_, count) in enumerate(stripes):
-            self.stripe_of.extend([index] * count)
+        self.total = len(pool.blocks) - 1  # but for the null block
+        stripes = self._stripes(len(pool.blocks))
         self.stripe_end = [first + count for first, count in stripes]
-        self.held = [[] for _ in stripes]  # ranges that are the engine's now
-        self.live = [0] * len(stripes)  # blocks in use
-        self.cached = [0] * len(stripes)  # free blocks that the prefix cache knows
-        self.used = bytearray(total)
-        # Held stripes without a block in use, longest so first: with and without cached blocks.
-        self.empty = {}
-        self.empty_cached = {}
-        self._withhold_all()
+        if pool.free_block_queue.num_free_blocks != self.total or not pool.null_block.is_null:
+            raise Broken("a new block pool is not wholly free")
+        self.queue = striped_queue.StripedQueue(pool.blocks, stripes, self._before_evicting)
+        self.withheld = self.total
+        pool.free_block_queue = self.queue
 
     def _stripes(self, total):
         if self.cache is None:
@@ -80,95 +72,40 @@ class Balloon:
             raise Broken("stripes of %d blocks for a pool of %d" % (end, total))
         return stripes
 
-    def _withhold_all(self):
-        queue = self.queue
-        if queue.num_free_blocks != len(self.blocks) - 1 or not self.pool.null_block.is_null:
-            raise Broken("a new block pool is not wholly free")
-        head, tail = queue.fake_free_list_head, queue.fake_free_list_tail
-        head.next_free_block = tail
-        tail.prev_free_block = head
-        queue.num_free_blocks = 0
-        self.withheld = len(self.blocks) - 1
-        self.used[self.pool.null_block.block_id] = 1
-
     def start(self):
         """The first blocks, so that the engine does not begin with none."""
         try:
             self.grow(1)
         except Exception as error:
-            log.warning("kvcached: %r; the KV cache is pinned", error)
+            self.fail(error)
+
+    def fail(self, error):
+        """A failure of ours: the engine goes on with everything backed. Never raises."""
+        log.warning("kvcached: %r; the KV cache is pinned", error, exc_info=error)
+        try:
             self.pin(str(error) or repr(error))
+        except Exception as second:
+            log.warning("kvcached: %r while pinning", second)
 
-    # ---- What the engine's calls tell --------------------------------------------------------
-
-    def taken(self, blocks):
-        """Free blocks came into use."""
-        used, stripe_of, live = self.used, self.stripe_of, self.live
-        for block in blocks:
-            number = block.block_id
-            if used[number]:
-                continue
-            used[number] = 1
-            self.in_use += 1
-            stripe = stripe_of[number]
-            live[stripe] += 1
-            if live[stripe] == 1:
-                self.empty.pop(stripe, None)
-                self.empty_cached.pop(stripe, None)
-
-    def touched(self, blocks):
-        """The prefix cache put free blocks back into use."""
-        for block in blocks:
-            if block.block_hash is not None:
-                self.forget(block)
-        self.taken(blocks)
-
-    def forget(self, block):
-        """A block that the prefix cache knew is free, and not known any more."""
-        stripe = self.stripe_of[block.block_id]
-        self.cached_free -= 1
-        self.cached[stripe] -= 1
-        if not self.cached[stripe] and stripe in self.empty_cached:
-            del self.empty_cached[stripe]
-            self.empty[stripe] = None
-
-    def forget_all(self):
-        self.cached_free = 0
-        self.cached = [0] * len(self.cached)
-        self.empty.update(self.empty_cached)
-        self.empty_cached.clear()
-
-    def freed(self, blocks):
-        """References to blocks were dropped; those with none left are free."""
-        used, stripe_of, live = self.used, self.stripe_of, self.live
-        null = self.pool.null_block
-        for block in blocks:
-            number = block.block_id
-            if block.ref_cnt or not used[number] or block is null:
-                continue
-            used[number] = 0
-            self.in_use -= 1
-            stripe = stripe_of[number]
-            live[stripe] -= 1
-            if block.block_hash is not None:
-                self.cached_free += 1
-                self.cached[stripe] += 1
-            if not live[stripe]:
-                (self.empty_cached if self.cached[stripe] else self.empty)[stripe] = None
+    def in_use(self):
+        """Blocks that the engine has."""
+        return self.total - self.withheld - self.queue.num_free_blocks
 
     # ---- Growing -----------------------------------------------------------------------------
 
-    def ahead(self, now, later):
+    def ahead(self, now, later, certain):
         """Before a step that may take `now` blocks, and `later` more in steps to come: takes what
-        is ready, lets the library prepare the rest, and does not wait."""
+        is ready, lets the library prepare the rest, and does not wait. `certain`: it takes no more
+        than `now`; then `sure` tells that it cannot run out."""
         if self.pinning:
             self._try_pin(0)
-            return
-        self.keep = max(now, self.keep - (self.keep >> 6) - 1)
-        fresh = self.queue.num_free_blocks - self.cached_free
-        if fresh < now and self.withheld and self.cached_free <= self.keep_cached:
-            fresh += self._acquire(now - fresh, 0)
-        self.expect(max(0, min(now + later - fresh, self.withheld)))
+        else:
+            self.keep = max(now, self.keep - (self.keep >> 6) - 1)
+            fresh = self.queue.fresh
+            if fresh < now and self.withheld and len(self.queue.cached) <= self.keep_cached:
+                fresh += self._acquire(now - fresh, 0)
+            self.expect(max(0, min(now + later - fresh, self.withheld)))
+        self.sure = not self.withheld or (certain and self.queue.fresh >= now)
 
     def expect(self, blocks):
         if blocks != self.expected and (not blocks or not self.expected or
@@ -177,23 +114,29 @@ class Balloon:
             if self.cache is not None:
                 self.cache.expect(blocks)
 
-    def before_taking(self, count):
-        """The engine is about to take `count` blocks. Rather than drop what the prefix cache
-        knows, grow, while there is memory and the prefix cache is within its limit."""
-        free = self.queue.num_free_blocks
-        if count > free:
-            self.grow(count - free)
-        elif count > free - self.cached_free and self.cached_free <= self.keep_cached:
-            self.grow(count - free + self.cached_free)
+    def _before_evicting(self, count):
+        """Rather than drop what the prefix cache knows, grow, while there is memory and the prefix
+        cache is within its limit."""
+        if not self.withheld:
+            return
+        try:
+            free = self.queue.num_free_blocks
+            if count > free:
+                self.grow(count - free)
+            elif len(self.queue.cached) <= self.keep_cached:
+                self.grow(count - self.queue.fresh)
+        except Exception as error:
+            self.fail(error)
 
-    def make_room(self, extra):
-        """The engine found that it cannot have `self.required` blocks and `extra` beyond. True
-        when it can now."""
-        need = self.required + extra
-        free = self.queue.num_free_blocks
-        if need <= free or need > free + self.withheld:
-            return False
-        self.grow(need - free)
+    def make_room(self, need):
+        """The engine found that it cannot have `need` blocks. True when it can now."""
+        try:
+            free = self.queue.num_free_blocks
+            if need <= free or need > free + self.withheld:
+                return False
+            self.grow(need - free)
+        except Exception as error:
+            self.fail(error)
         return need <= self.queue.num_free_blocks
 
     def grow(self, need):
@@ -220,43 +163,19 @@ class Balloon:
         added = 0
         for first, count in ranges:
             end = first + count
-            if count <= 0 or end > len(self.blocks):
+            if count <= 0 or end > len(self.pool.blocks):
                 raise Broken("acquire gave blocks %d to %d" % (first, end - 1))
             added += count
             while first < end:
-                stripe = self.stripe_of[first]
+                stripe = self.queue.stripe_of[first]
                 stop = min(end, self.stripe_end[stripe])
-                self._add_part(stripe, first, stop)
+                for other, size in self.queue.ranges[stripe]:
+                    if first < other + size and other < stop:
+                        raise Broken("acquire gave block %d twice" % max(first, other))
+                self.queue.add(first, stop - first)
+                self.withheld -= stop - first
                 first = stop
         return added
-
-    def _add_part(self, stripe, first, stop):
-        for other, count in self.held[stripe]:
-            if first < other + count and other < stop:
-                raise Broken("acquire gave block %d twice" % max(first, other))
-        if self.used[first] or self.used[stop - 1]:
-            raise Broken("acquire gave a block in use")
-        self.held[stripe].append((first, stop - first))
-        self._splice(self.blocks[first], self.blocks[stop - 1], stop - first)
-        self.withheld -= stop - first
-        if not self.live[stripe] and stripe not in self.empty_cached:
-            self.empty[stripe] = None
-
-    def _splice(self, front, back, count):
-        """With a prefix cache, the queue's order is that of eviction: new blocks go first, as
-        unused ones do in stock. Without, they go last, so that fuller stripes are used first."""
-        queue = self.queue
-        if self.pool.enable_caching:
-            before = queue.fake_free_list_head
-            after = before.next_free_block
-        else:
-            after = queue.fake_free_list_tail
-            before = after.prev_free_block
-        before.next_free_block = front
-        front.prev_free_block = before
-        back.next_free_block = after
-        after.prev_free_block = back
-        queue.num_free_blocks += count
 
     # ---- Shrinking ---------------------------------------------------------------------------
 
@@ -265,60 +184,45 @@ class Balloon:
         The library keeps some of them warm, so taking them again is cheap."""
         if self.pinning:
             return
-        if not self.empty and not self.empty_cached:
-            return
         if idle:
             self.keep = 0
             self.expect(0)
-        budget = len(self.held) if idle else STRIPES_A_STEP
         queue = self.queue
-        while budget and self.cached_free > self.keep_cached and self.empty_cached:
-            stripe = next(iter(self.empty_cached))
-            if queue.num_free_blocks - self._size(stripe) < self.keep:
-                break
-            budget -= 1
-            self._hand_back(stripe)
-        while budget and self.empty:
-            stripe = next(iter(self.empty))
-            if queue.num_free_blocks - self.cached_free - self._size(stripe) < self.keep:
-                break
-            budget -= 1
-            self._hand_back(stripe)
+        if queue.empty or queue.empty_cached_blocks > self.keep_cached:
+            self._hand_back(len(queue.held) if idle else STRIPES_A_STEP)
+        used = self.in_use()
+        if abs(used - self.told_in_use) * 16 > self.told_in_use:
+            self.told_in_use = used
+            self.cache.in_use(used)
 
-    def _size(self, stripe):
-        return sum(count for _, count in self.held[stripe])
-
-    def _hand_back(self, stripe):
-        self.empty.pop(stripe, None)
-        self.empty_cached.pop(stripe, None)
-        ranges = self.held[stripe]
-        members = [block for first, count in ranges for block in self.blocks[first:first + count]]
-        for block in members:
-            # Somebody took a block past the pool's methods: its stripe stays for good.
-            if block.ref_cnt or block.next_free_block is None:
-                return
-        for block in members:
-            if block.block_hash is not None:
-                self.pool._maybe_evict_cached_block(block)
-            self.queue.remove(block)
-        self.held[stripe] = []
-        self.withheld += len(members)
-        self._link(stripe)
-        code = self.cache.release(ranges)
+    def _hand_back(self, most):
+        queue, given, forgotten = self.queue, [], []
+        while most and queue.empty_cached_blocks > self.keep_cached:
+            stripe = next(iter(queue.empty_cached))
+            if queue.num_free_blocks - queue.held[stripe] < self.keep:
+                break
+            most -= 1
+            ranges, known = queue.withdraw(stripe)
+            given += ranges
+            forgotten += known
+        while most and queue.empty:
+            stripe = next(iter(queue.empty))
+            if queue.fresh - queue.held[stripe] < self.keep:
+                break
+            most -= 1
+            given += queue.withdraw(stripe)[0]
+        if not given:
+            return
+        self.withheld += sum(count for _, count in given)
+        for block in forgotten:
+            self.pool._maybe_evict_cached_block(block)
+        code = self.cache.release(given)
         if code != client.OK:
             raise Broken("release answered %d" % code)
 
-    def _link(self, stripe):
-        """Links the blocks of a stripe that is withheld as a whole to each other again."""
-        end = self.stripe_end[stripe]
-        previous = None
-        for block in self.blocks[self.stripe_end[stripe - 1] if stripe else 0:end]:
-            if block is self.pool.null_block:
-                continue
-            if previous is not None:
-                previous.next_free_block = block
-                block.prev_free_block = previous
-            previous = block
+    def forgotten(self, numbers):
+        """The prefix cache dropped what it knew of these blocks."""
+        self.queue.forget(numbers)
 
     # ---- Giving up ---------------------------------------------------------------------------
 
@@ -352,5 +256,5 @@ class Balloon:
             if self.library.back_whole(self.allocations[0], wait_ms) != client.OK:
                 return False
             self.allocations.pop(0)
-        self._add([(1, len(self.blocks) - 1)])
+        self._add([(1, self.total)])
         return True

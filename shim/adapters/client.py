@@ -59,6 +59,7 @@ _SIGNATURES = {
     "cache_acquire": [c_void_p, c_uint64, c_uint, c_int64, POINTER(_Range), POINTER(c_size_t)],
     "cache_release": [c_void_p, POINTER(_Range), c_size_t],
     "cache_expect": [c_void_p, c_uint64],
+    "cache_in_use": [c_void_p, c_uint64],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
@@ -147,3 +148,6 @@ class Cache:
 
     def expect(self, blocks):
         return self._library._cache_expect(self._handle, blocks)
+
+    def in_use(self, blocks):
+        return self._library._cache_in_use(self._handle, blocks)

@@ -11,12 +11,9 @@
 
 extern "C" {
 extern const char kvcached_source_bootstrap[];
-extern const char kvcached_source_client[];
-extern const char kvcached_source_layout[];
-extern const char kvcached_source_balloon[];
-extern const char kvcached_source_seams[];
-extern const char kvcached_source_vllm_cache[];
-extern const char kvcached_source_vllm[];
+#define MODULE(name) extern const char kvcached_source_##name[];
+#include "shim/adapters/modules.inc"
+#undef MODULE
 }
 
 namespace kvcached::adapters {
@@ -25,6 +22,16 @@ namespace {
 struct PyObject;  // opaque
 
 constexpr int kFileInput = 257;  // Py_file_input
+
+struct Module {
+  const char* name;
+  const char* source;
+};
+const Module kModules[] = {
+#define MODULE(name) {#name, kvcached_source_##name},
+#include "shim/adapters/modules.inc"
+#undef MODULE
+};
 
 // What we need of CPython: all of it is in the stable ABI since 3.2.
 struct Python {
@@ -80,12 +87,10 @@ bool fill(const Python& python, PyObject* globals) noexcept {
   if (!put(python, globals, "__name__", python.text("_kvcached.bootstrap"))) return false;
   PyObject* const sources = python.dict_new();
   if (sources == nullptr) return false;
-  const bool filled = put(python, sources, "client", python.text(kvcached_source_client)) &&
-                      put(python, sources, "layout", python.text(kvcached_source_layout)) &&
-                      put(python, sources, "balloon", python.text(kvcached_source_balloon)) &&
-                      put(python, sources, "seams", python.text(kvcached_source_seams)) &&
-                      put(python, sources, "vllm_cache", python.text(kvcached_source_vllm_cache)) &&
-                      put(python, sources, "vllm", python.text(kvcached_source_vllm));
+  bool filled = true;
+  for (const Module& module : kModules) {
+    filled = filled && put(python, sources, module.name, python.text(module.source));
+  }
   return put(python, globals, "SOURCES", sources) && filled;
 }
 

@@ -8,7 +8,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
       _allocate_kv_cache(_tensors)     tag: the tensors become elastic
       init_kv_cache(_tensors)          their views tell where blocks lie: make the cache
     BlockPool.__init__                 withhold all blocks (balloon.py)
-  Scheduler.schedule, KVCacheManager.allocate_slots, BlockPool.get_new_blocks: grow
+  Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
   EngineCore.post_step: all launches of the step are out: take back
 """
 
@@ -17,7 +17,7 @@ import importlib
 import logging
 import threading
 
-from _kvcached import client, seams, vllm_cache
+from _kvcached import client, seams, striped_queue, vllm_cache
 
 # What every elastic engine runs through. Of the two model runners only one is used.
 REQUIRED = (
@@ -28,6 +28,8 @@ REQUIRED = (
     "vllm.v1.engine.core",
     "vllm.v1.worker.gpu_worker",
 )
+
+NOTHING = (0, 0, False)  # is known of what a step needs
 
 log = logging.getLogger("kvcached")
 
@@ -65,19 +67,6 @@ def current():
     return frame.allocation if frame is not None and frame.allocating else None
 
 
-def guarded(pool, action, *arguments):
-    """Our part of a call on `pool`. A failure of ours pins the cache; the engine goes on."""
-    try:
-        action(*arguments)
-    except Exception as error:
-        log.warning("kvcached: %r; the KV cache is pinned", error, exc_info=error)
-        try:
-            if pool._kvcached is not None:
-                pool._kvcached.pin(str(error) or repr(error))
-        except Exception as second:
-            log.warning("kvcached: %r while pinning", second)
-
-
 # ---- Where the cache comes from ----------------------------------------------------------------
 
 
@@ -103,9 +92,12 @@ def engine_core(module):
             result = original(self, *args, **kwargs)
             allocation = self._kvcached
             if allocation is not None:
-                pool = allocation.balloon.pool
-                if pool._kvcached is not None:
-                    guarded(pool, settle, allocation.balloon, self.scheduler)
+                balloon = allocation.balloon
+                if balloon.pool._kvcached is not None:
+                    try:
+                        balloon.settle(idle(balloon, self.scheduler))
+                    except Exception as error:
+                        balloon.fail(error)
             return result
         return wrapper
 
@@ -125,9 +117,8 @@ def engine_core(module):
     module.EngineCore._kvcached = None
 
 
-def settle(balloon, scheduler):
-    waiting = [getattr(scheduler, queue, ()) for queue in ("waiting", "skipped_waiting")]
-    balloon.settle(idle=not balloon.in_use and not any(waiting))
+def idle(balloon, scheduler):
+    return not (balloon.in_use() or scheduler.waiting or getattr(scheduler, "skipped_waiting", ()))
 
 
 def gpu_worker(module):
@@ -227,46 +218,13 @@ def block_pool(module):
                 frame.allocation.meet(self)
         return wrapper
 
-    def get_new_blocks(original):
-        def wrapper(self, num_blocks, *args, **kwargs):
+    def evict_blocks(original):
+        def wrapper(self, block_ids, *args, **kwargs):
+            result = original(self, block_ids, *args, **kwargs)
             balloon = self._kvcached
-            if balloon is None:
-                return original(self, num_blocks, *args, **kwargs)
-            guarded(self, balloon.before_taking, num_blocks)
-            blocks = original(self, num_blocks, *args, **kwargs)
-            guarded(self, balloon.taken, blocks)
-            return blocks
-        return wrapper
-
-    def touch(original):
-        def wrapper(self, blocks, *args, **kwargs):
-            balloon = self._kvcached
-            if balloon is None:
-                return original(self, blocks, *args, **kwargs)
-            free = {b.block_id: b for b in blocks if not b.ref_cnt and not b.is_null}
-            result = original(self, blocks, *args, **kwargs)
-            guarded(self, balloon.touched, free.values())
+            if balloon is not None:
+                balloon.forgotten(block_ids)
             return result
-        return wrapper
-
-    def free_blocks(original):
-        def wrapper(self, ordered_blocks, *args, **kwargs):
-            balloon = self._kvcached
-            if balloon is None:
-                return original(self, ordered_blocks, *args, **kwargs)
-            blocks = list(ordered_blocks)
-            result = original(self, blocks, *args, **kwargs)
-            guarded(self, balloon.freed, blocks)
-            return result
-        return wrapper
-
-    def maybe_evict(original):
-        def wrapper(self, block, *args, **kwargs):
-            evicted = original(self, block, *args, **kwargs)
-            balloon = self._kvcached
-            if evicted and balloon is not None and not block.ref_cnt:
-                guarded(self, balloon.forget, block)
-            return evicted
         return wrapper
 
     def reset_prefix_cache(original):
@@ -281,8 +239,11 @@ def block_pool(module):
             finally:
                 self.num_gpu_blocks = total
             if done:
-                guarded(self, balloon.forget_all)
-                guarded(self, balloon.settle, True)
+                try:
+                    balloon.forgotten(list(balloon.queue.cached))
+                    balloon.settle(True)
+                except Exception as error:
+                    balloon.fail(error)
             return done
         return wrapper
 
@@ -297,10 +258,7 @@ def block_pool(module):
 
     seams.wrap(module.BlockPool, {
         "__init__": (("self", "num_gpu_blocks", "enable_caching"), init),
-        "get_new_blocks": (("self", "num_blocks"), get_new_blocks),
-        "touch": (("self", "blocks"), touch),
-        "free_blocks": (("self", "ordered_blocks"), free_blocks),
-        "_maybe_evict_cached_block": (("self", "block"), maybe_evict),
+        "evict_blocks": (("self", "block_ids"), evict_blocks),
         "reset_prefix_cache": (("self",), reset_prefix_cache),
         "get_usage": (("self",), get_usage),
     })
@@ -308,85 +266,97 @@ def block_pool(module):
 
 
 def check_queue(module):
-    """The free queue is a list linked both ways between two ends, as the balloon relies on."""
-    blocks = [module.KVCacheBlock(i) for i in range(3)]
-    queue = module.FreeKVCacheBlockQueue(blocks)
-    chain = [queue.fake_free_list_head, *blocks, queue.fake_free_list_tail]
-    linked = all(a.next_free_block is b and b.prev_free_block is a
-                 for a, b in zip(chain, chain[1:]))
-    queue.remove(blocks[1])
-    cut = blocks[0].next_free_block is blocks[2] and blocks[1].next_free_block is None
-    queue.append(blocks[1])
-    if not (linked and cut and queue.num_free_blocks == 3 and
-            blocks[2].next_free_block is blocks[1] and not blocks[0].ref_cnt and
-            blocks[0].block_hash is None):
-        raise seams.Unknown("the free queue")
+    """The striped queue can stand in for the free queue: it has all that is called on it."""
+    known = {name for name in vars(striped_queue.StripedQueue) if not name.startswith("_")}
+    methods = {name for name in vars(module.FreeKVCacheBlockQueue) if not name.startswith("_")}
+    block = module.KVCacheBlock(1)
+    if methods - known or block.block_id != 1 or block.ref_cnt or block.block_hash is not None:
+        raise seams.Unknown("the free queue %s" % sorted(methods - known))
+    seams.check(module.BlockPool, "_maybe_evict_cached_block", ("self", "block"))
 
 
 def coordinator(module):
-    def get_num_blocks_to_allocate(original):
-        def wrapper(self, *args, **kwargs):
-            needed = original(self, *args, **kwargs)
-            balloon = self.block_pool._kvcached
-            if balloon is not None:
-                balloon.required = needed
-            return needed
-        return wrapper
-
-    seams.wrap(module.KVCacheCoordinator, {
-        "get_num_blocks_to_allocate": (("self", "request_id", "num_tokens"),
-                                       get_num_blocks_to_allocate),
-    })
+    seams.check(module.KVCacheCoordinator, "get_num_blocks_to_allocate",
+                ("self", "request_id", "num_tokens"))
 
 
 def kv_cache_manager(module):
-    def allocate_slots(original):
-        def wrapper(self, request, *args, **kwargs):
-            result = original(self, request, *args, **kwargs)
-            balloon = self.block_pool._kvcached
-            # The engine asks for the whole request first and then for this step's part, so a
-            # second attempt may find another need.
-            for _ in range(2):
-                if result is not None or balloon is None:
-                    break
-                extra = self.watermark_blocks + kwargs.get("reserved_blocks", 0)
-                room = []
-                guarded(self.block_pool, lambda: room.append(balloon.make_room(extra)))
-                if room != [True] and self.block_pool._kvcached is not None:
-                    break
-                result = original(self, request, *args, **kwargs)
-            return result
-        return wrapper
+    seams.check(module.KVCacheManager, "allocate_slots", ("self", "request", "num_new_tokens"))
 
-    seams.wrap(module.KVCacheManager, {
-        "allocate_slots": (("self", "request", "num_new_tokens"), allocate_slots),
-    })
+
+def retrying(manager, balloon):
+    """KVCacheManager.allocate_slots for a step that may run out of blocks: what does not fit yet
+    is tried again with more."""
+    original = functools.partial(type(manager).allocate_slots, manager)
+
+    def allocate_slots(request, *args, **kwargs):
+        result = original(request, *args, **kwargs)
+        if result is None and balloon.withheld:
+            result = with_room(manager, balloon, functools.partial(
+                original, request, *args, **kwargs), kwargs.get("reserved_blocks", 0))
+        return result
+    return allocate_slots
+
+
+def with_room(manager, balloon, attempt, reserved):
+    """The result of `attempt`, which was None, once there is room for it; None without."""
+    coordinator = manager.coordinator
+    ask = coordinator.get_num_blocks_to_allocate
+    needs = []
+
+    def asking(*args, **kwargs):
+        needs.append(ask(*args, **kwargs))
+        return needs[-1]
+
+    # The engine asks for the whole request first and then for this step's part, so a second attempt
+    # may find another need.
+    for _ in range(2):
+        coordinator.get_num_blocks_to_allocate = asking
+        try:
+            result = attempt()
+        finally:
+            del coordinator.get_num_blocks_to_allocate
+        if result is not None or not needs:
+            return result
+        extra = getattr(manager, "watermark_blocks", 0) + reserved
+        if not balloon.make_room(needs[-1] + extra):
+            return None
+    return attempt()
 
 
 def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
-            pool = self.kv_cache_manager.block_pool
-            balloon = pool._kvcached
+            manager = self.kv_cache_manager
+            balloon = manager.block_pool._kvcached
             if balloon is not None:
-                guarded(pool, ahead, balloon, self)
+                try:
+                    ahead(balloon, self)
+                except Exception as error:
+                    balloon.fail(error)
+                # Where nothing can be missing, the engine's own function is called, unwrapped.
+                if balloon.sure:
+                    manager.__dict__.pop("allocate_slots", None)
+                elif "allocate_slots" not in manager.__dict__:
+                    manager.allocate_slots = retrying(manager, balloon)
             return original(self, *args, **kwargs)
         return wrapper
 
     seams.wrap(module.Scheduler, {"schedule": (("self",), schedule)})
 
 
-def ahead(balloon, of_scheduler):
+def ahead(balloon, scheduler):
     """A guess that fails costs time, not safety: growth on demand remains."""
-    if balloon.blind:
-        return
-    try:
-        now, later = vllm_cache.needs(of_scheduler)
-    except Exception as error:
-        balloon.blind = True
-        log.warning("kvcached: %r; growing on demand only", error)
-        return
-    balloon.ahead(now, later)
+    needs = NOTHING
+    if not balloon.blind:
+        try:
+            if balloon.needs is None:
+                balloon.needs = vllm_cache.Needs(scheduler)
+            needs = balloon.needs()
+        except Exception as error:
+            balloon.blind = True
+            log.warning("kvcached: %r; growing on demand only", error)
+    balloon.ahead(*needs)
 
 
 SEAMS = seams.Seams({

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import operator
 import os
 import sys
 
@@ -10,7 +11,9 @@ from _kvcached import balloon, client, layout
 PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
 HORIZON = 32  # steps of decoding to prepare for
-AHEAD_REQUESTS = 256  # waiting requests looked at before a step
+AHEAD_STEPS = 4  # steps of prefill to prepare for
+AHEAD_REQUESTS = 16  # waiting requests looked at beyond those that there is room for
+PREFILL = operator.attrgetter("is_prefill_chunk")
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
 
 log = logging.getLogger("kvcached")
@@ -193,28 +196,47 @@ class Allocation:
         self.report("pinned: " + self.trouble_was)
 
 
-def needs(scheduler):
-    """Before a step: the blocks that it may take at most, and what the next ones may beyond."""
-    groups = scheduler.kv_cache_config.kv_cache_groups
-    sizes = [group.kv_cache_spec.block_size for group in groups]
-    running = scheduler.running
-    budget = scheduler.max_num_scheduled_tokens
-    tokens = 1 + scheduler.num_lookahead_tokens
-    now = len(running) * sum(-(-tokens // size) for size in sizes)
-    later = sum(len(running) * HORIZON // size for size in sizes)
-    if running and getattr(running[-1], "is_prefill_chunk", False):
-        now += sum(-(-budget // size) for size in sizes)
-    waiting = itertools.chain(*(getattr(queue, "_heap", queue)
-                                for queue in (scheduler.waiting, scheduler.skipped_waiting)))
-    for request in itertools.islice(waiting, AHEAD_REQUESTS):
-        tokens = request.num_tokens
-        blocks = sum(-(-tokens // size) for size in sizes)
-        if budget > 0:
-            now += blocks
-        else:
-            later += blocks
-        budget -= tokens
-    return now, later
+class Needs:
+    """What a scheduler will take, told before each of its steps."""
+
+    def __init__(self, scheduler):
+        self.scheduler = scheduler
+        self.sizes = [group.kv_cache_spec.block_size
+                      for group in scheduler.kv_cache_config.kv_cache_groups]
+        self.a_step = sum(-(-(1 + scheduler.num_lookahead_tokens) // s) for s in self.sizes)
+        self.a_horizon = sum(-(-HORIZON // s) for s in self.sizes)
+        self.decoding = False  # at the last look nothing waited and nobody was in prefill
+
+    def __call__(self):
+        """The blocks that the step may take at most, what the next ones may beyond, and whether the
+        first is certain: decoding only, a few tokens a request."""
+        scheduler = self.scheduler
+        running = scheduler.running
+        now, later = len(running) * self.a_step, len(running) * self.a_horizon
+        queues = [q for q in (scheduler.waiting, scheduler.skipped_waiting) if q]
+        # Who gets into prefill came from the waiting ones.
+        if not self.decoding and any(map(PREFILL, running)):
+            now += sum(-(-scheduler.max_num_scheduled_tokens // size) for size in self.sizes)
+        elif not queues:
+            self.decoding = True
+            return now, later, True
+        self.decoding = False
+        budget = scheduler.max_num_scheduled_tokens
+        room = scheduler.max_num_running_reqs - len(running) + AHEAD_REQUESTS
+        waiting = itertools.chain(*(getattr(queue, "_heap", queue) for queue in queues))
+        for request in itertools.islice(waiting, room):
+            tokens = request.num_tokens
+            blocks = 0
+            for size in self.sizes:
+                blocks -= -tokens // size
+            if budget > 0:
+                now += blocks
+            else:
+                later += blocks
+                if budget < -AHEAD_STEPS * scheduler.max_num_scheduled_tokens:
+                    break
+            budget -= tokens
+        return now, later, False
 
 
 def prefix_cache_blocks(blocks, size):

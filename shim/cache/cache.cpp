@@ -219,8 +219,11 @@ CacheStats Cache::stats() const noexcept {
       }
     }
   }
-  stats.used = std::min(stats.used, stats.held);
-  stats.warm = stats.held - stats.used;
+  const Pages of_live_stripes = std::min(stats.used, stats.held);
+  const std::uint64_t in_use = std::min(in_use_.load(std::memory_order_relaxed), stats.live);
+  stats.used = std::min(of_live_stripes, pages_up(plan_.block_bytes() * in_use));
+  stats.fragmented = of_live_stripes - stats.used;
+  stats.warm = stats.held - of_live_stripes;
   return stats;
 }
 

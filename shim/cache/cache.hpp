@@ -45,7 +45,8 @@ struct CacheStats {
   std::uint64_t lost_blocks = 0;
   std::uint64_t stripes = 0;
   Pages held;                      // charged for this cache's buffers; shared pages once
-  Pages used;                      // part of it that holds live blocks
+  Pages used;                      // part of it that live blocks take
+  Pages fragmented;                // part of it that cannot go before they do
   Pages warm;                      // the rest
   Pages want;                      // asked for and not there yet
   std::uint64_t grows = 0;         // stripes backed
@@ -87,6 +88,9 @@ class Cache final : public Worker {
 
   // So many blocks more are kept free and backed, within the warm cap, until the next call.
   void expect(std::uint64_t blocks) noexcept;
+  // Of the live blocks, so many are in use: for callers that keep a free list of their own. Shown
+  // only.
+  void in_use(std::uint64_t blocks) noexcept { in_use_.store(blocks, std::memory_order_relaxed); }
   // Blocks that acquire would give now.
   std::uint64_t available() const noexcept { return available_.load(std::memory_order_relaxed); }
 
@@ -117,6 +121,7 @@ class Cache final : public Worker {
     Fences::Ticket ticket = 0;  // draining: may go when it has passed
   };
   enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
+  static constexpr std::uint64_t kUntold = ~std::uint64_t{0};
 
   // cache.cpp: life.
   Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const Clock& clock);
@@ -191,6 +196,7 @@ class Cache final : public Worker {
   std::uint64_t releases_ = 0;
   std::uint64_t short_grants_ = 0;
   std::atomic<std::uint64_t> available_{0};
+  std::atomic<std::uint64_t> in_use_{kUntold};
 };
 
 }  // namespace kvcached::cache

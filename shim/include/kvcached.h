@@ -161,6 +161,11 @@ KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_ra
  * demand and within the pool. Never waits, makes no driver call. */
 KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
 
+/* For callers that keep a free list of their own: of the blocks that they have acquired, so many are
+ * in use. What `kvcached stat` shows as used and fragmented follows it. Never waits, makes no driver
+ * call. */
+KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
+
 /* Blocks that acquire would give without waiting. Never waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_available(kvcached_cache* cache);
 

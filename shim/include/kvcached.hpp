@@ -144,6 +144,7 @@ class Cache {
     return kvcached_cache_release(handle_, ranges.data(), ranges.size());
   }
   Result expect(std::uint64_t blocks) noexcept { return kvcached_cache_expect(handle_, blocks); }
+  Result in_use(std::uint64_t blocks) noexcept { return kvcached_cache_in_use(handle_, blocks); }
   std::uint64_t available() const noexcept { return kvcached_cache_available(handle_); }
   Result describe(kvcached_cache_info& info) const noexcept {
     info.struct_size = sizeof info;

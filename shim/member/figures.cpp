@@ -24,6 +24,7 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
       if (cache != nullptr) {
         const cache::CacheStats stats = cache->stats();
         sum.used += stats.used;
+        sum.fragmented += stats.fragmented;
         sum.warm += stats.warm;
         sum.want += stats.want;
         sum.grows += stats.grows;

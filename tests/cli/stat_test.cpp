@@ -42,7 +42,7 @@ class Stat : public testing::Test {
   std::unique_ptr<ledger::Ledger> chat() {
     auto member = join("chat", {Pages(64), Pages(512), 300});
     EXPECT_TRUE(member->charge(Pages(100)));
-    member->publish({Pages(80), Pages(20), Pages(7), Bytes(8ULL << 30), 3, 41, 17});
+    member->publish({Pages(70), Pages(10), Pages(20), Pages(7), Bytes(8ULL << 30), 3, 41, 17});
     member->describe_model({"llama", 32, 8, 128, 2, 8192, 16, 131072});
     member->report_adapter("vllm", "on");
     return member;
@@ -99,7 +99,8 @@ TEST_F(Stat, JsonTellsEverything) {
   EXPECT_EQ(process.at("tenant"), "chat");
   EXPECT_EQ(process.at("command"), "serve --port 80");
   EXPECT_EQ(process.at("charged_bytes"), 100 * page);
-  EXPECT_EQ(process.at("used_bytes"), 80 * page);
+  EXPECT_EQ(process.at("used_bytes"), 70 * page);
+  EXPECT_EQ(process.at("fragmented_bytes"), 10 * page);
   EXPECT_EQ(process.at("warm_bytes"), 20 * page);
   EXPECT_EQ(process.at("want_bytes"), 7 * page);
   EXPECT_EQ(process.at("reserved_bytes"), 8ULL << 30);
@@ -125,10 +126,10 @@ TEST_F(Stat, TheTableShowsTheSame) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("pool 2.0 GiB, charged 200 MiB, limbo 0, free 1.8 GiB"));
   EXPECT_THAT(outcome.out, testing::ContainsRegex("chat +128 MiB +1.0 GiB +300 +200 MiB"));
-  EXPECT_THAT(outcome.out,
-              testing::ContainsRegex(std::to_string(getpid()) +
-                                     " +chat +serve --port 80 +200 MiB +160 MiB +40 MiB +14 MiB "
-                                     "+3 +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
+  EXPECT_THAT(outcome.out, testing::ContainsRegex(
+                               std::to_string(getpid()) +
+                               " +chat +serve --port 80 +200 MiB +140 MiB +20 MiB +40 MiB +14 MiB "
+                               "+3 +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
 }
 
 TEST_F(Stat, WhatNobodySaidIsLeftOpen) {

@@ -43,9 +43,10 @@ PACKAGE = {
     "vllm/v1/__init__.py": "",
     "vllm/v1/core/__init__.py": "",
     "vllm/v1/core/other.py": "value = 1\n",
-    "vllm/v1/core/kv_cache_coordinator.py":
-        "class KVCacheCoordinator:\n"
-        "    def get_num_blocks_to_allocate(self, request_id, num_tokens):\n"
+    "vllm/v1/core/sched/__init__.py": "",
+    "vllm/v1/core/sched/scheduler.py":
+        "class Scheduler:\n"
+        "    def schedule(self):\n"
         "        return 7\n",
     "vllm/v1/core/kv_cache_manager.py": "class KVCacheManager:\n    pass\n",
 }
@@ -53,26 +54,26 @@ USE_PACKAGE = """
 import json, sys
 import _ctypes
 import vllm.v1.core.other
-from vllm.v1.core.kv_cache_coordinator import KVCacheCoordinator
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.kv_cache_manager import KVCacheManager
 adapter = sys.modules["_kvcached"].vllm
 print(json.dumps({
-    "wrapped": hasattr(KVCacheCoordinator.get_num_blocks_to_allocate, "__wrapped__"),
+    "wrapped": hasattr(Scheduler.schedule, "__wrapped__"),
     "unknown": adapter.SEAMS.unknown(["vllm.v1.core.kv_cache_manager"]),
-    "known": adapter.SEAMS.unknown(["vllm.v1.core.kv_cache_coordinator"]),
+    "known": adapter.SEAMS.unknown(["vllm.v1.core.sched.scheduler"]),
     "not seen": adapter.SEAMS.unknown(["vllm.v1.core.block_pool"]),
     "loader": type(sys.modules["vllm.v1.core.other"].__loader__).__name__}))
 """
 # The engine is there before the first extension module is loaded.
 USE_LATE = """
 import sys
-import vllm.v1.core.kv_cache_coordinator as seam
-before = hasattr(seam.KVCacheCoordinator.get_num_blocks_to_allocate, "__wrapped__")
+import vllm.v1.core.sched.scheduler as seam
+before = hasattr(seam.Scheduler.schedule, "__wrapped__")
 import _ctypes
 for _ in range(3):
     pass
 import vllm.v1.core.other
-print(before, hasattr(seam.KVCacheCoordinator.get_num_blocks_to_allocate, "__wrapped__"))
+print(before, hasattr(seam.Scheduler.schedule, "__wrapped__"))
 """
 
 

@@ -13,6 +13,8 @@ MIB = 1 << 20
 
 
 class Simulated(unittest.TestCase):
+    maxDiff = None
+
     def run_engine(self, **settings):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("gpu", "pool"):

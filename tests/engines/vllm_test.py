@@ -83,6 +83,18 @@ class Plentiful(unittest.TestCase):
             with self.subTest(settings=settings):
                 self.compare(100 + seed, 0.7, settings)
 
+    def test_steady_decoding_calls_the_engines_own_functions(self):
+        engine = worlds.Engine(worlds.Library())
+        manager = engine.core.scheduler.kv_cache_manager
+        for i in range(4):
+            engine.add("r%d" % i, range(40), 60)
+        wrapped = []
+        while engine.busy():
+            engine.step()
+            wrapped.append("allocate_slots" in vars(manager))
+        self.assertTrue(wrapped[0])
+        self.assertFalse(any(wrapped[5:]))
+
     def test_same_with_a_watermark(self):
         self.compare(7, 0.3, dict(caching=True, watermark=0.05))
 
@@ -177,7 +189,7 @@ class Idle(unittest.TestCase):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         engine = worlds.Engine(worlds.Library())
         self.burst(engine)
-        self.assertGreater(engine.balloon.cached_free, 10)
+        self.assertGreater(len(engine.balloon.queue.cached), 10)
         self.assertTrue(engine.reset_prefix_cache())
         self.assertEqual(engine.cache.live, {0})
 
@@ -236,11 +248,16 @@ class Trouble(unittest.TestCase):
         self.check_pinned(library, engine)
 
     def test_a_failure_amid_work_pins(self):
-        for call in ("freed", "taken", "settle", "ahead"):
+        for call in ("settle", "ahead", "grow"):
             with self.subTest(call=call):
                 library = worlds.Library()
                 engine = worlds.Engine(library)
-                setattr(engine.balloon, call, lambda *a, **k: 1 / 0)
+
+                def broken(*args, library=library, **kwargs):
+                    library.late = 0
+                    raise ZeroDivisionError
+                library.late = 1.0 if call == "grow" else 0  # nothing is there without waiting
+                setattr(engine.balloon, call, broken)
                 with self.assertLogs("kvcached", "WARNING"):
                     self.run_some(engine)
                 self.assertIsNone(engine.balloon)

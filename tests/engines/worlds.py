@@ -134,13 +134,8 @@ class Engine:
         raise AssertionError("the engine does not come to an end")
 
     def free_blocks(self):
-        queue, found = self.pool.free_block_queue, []
-        block = queue.fake_free_list_head.next_free_block
-        while block is not queue.fake_free_list_tail:
-            assert block.next_free_block.prev_free_block is block
-            found.append(block)
-            block = block.next_free_block
-        assert len(found) == queue.num_free_blocks == self.pool.get_num_free_blocks()
+        found = self.pool.free_block_queue.get_all_free_blocks()
+        assert len(found) == self.pool.get_num_free_blocks()
         return found
 
     def check(self):
@@ -156,26 +151,39 @@ class Engine:
         if balloon is None:
             assert len(numbers) + len(used) == total
             return
-        held = {b for ranges in balloon.held for first, count in ranges
-                for b in range(first, first + count)}
+        held = self.check_queue(balloon.queue, used)
         assert held == numbers | used
         assert balloon.withheld == total - len(held)
-        assert balloon.in_use == len(used)
-        assert [sum(1 for b in used if balloon.stripe_of[b] == s)
-                for s in range(len(balloon.live))] == balloon.live
-        cached = [b.block_id for b in free if b.block_hash is not None]
-        assert balloon.cached_free == len(cached)
-        assert [sum(1 for b in cached if balloon.stripe_of[b] == s)
-                for s in range(len(balloon.live))] == balloon.cached
-        empty = {s for s, ranges in enumerate(balloon.held) if ranges and not balloon.live[s]}
-        assert empty == set(balloon.empty) | set(balloon.empty_cached)
-        assert set(balloon.empty_cached) == {s for s in empty if balloon.cached[s]}
+        assert balloon.in_use() == len(used)
         if balloon.cache is not None and self.library.__class__ is Library and (
                 not self.cache.broken):
             assert held | {0} == self.cache.live
             backed = {b for s in self.cache.backed
                       for b in range(self.cache.ranges[s][0], sum(self.cache.ranges[s]))}
             assert held <= backed
+
+    @staticmethod
+    def check_queue(queue, used):
+        """What the queue knows of its stripes is what its blocks say. Returns the blocks held."""
+        held, empty, empty_cached = set(), set(), set()
+        for stripe, ranges in enumerate(queue.ranges):
+            own = {b for first, count in ranges for b in range(first, first + count)}
+            assert len(own) == queue.held[stripe] and not own & held
+            held |= own
+            loose = {block.block_id for block in queue.loose[stripe]}
+            cached = {number for number in queue.cached if queue.stripe_of[number] == stripe}
+            assert own == loose | cached | (own & used) and not loose & cached
+            assert len(loose) == len(queue.loose[stripe])
+            assert queue.live[stripe] == len(own & used)
+            assert queue.known[stripe] == len(cached)
+            if own and not own & used:
+                (empty_cached if cached else empty).add(stripe)
+        assert all((block.block_hash is None) == (block.block_id not in queue.cached)
+                   for block in queue.get_all_free_blocks())
+        assert set(queue.empty) == empty and set(queue.empty_cached) == empty_cached
+        assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
+        assert queue.fresh == sum(map(len, queue.loose))
+        return held
 
 
 Library = library_double.Library

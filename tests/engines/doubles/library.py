@@ -99,6 +99,7 @@ class Cache:
         self.backed = set()  # stripes
         self.live = set(self.pinned)  # blocks
         self.expected = 0
+        self.told_in_use = None
         self.waited_ms = 0
         self.acquires = self.releases = 0
         self.broken = False
@@ -168,6 +169,10 @@ class Cache:
 
     def expect(self, blocks):
         self.expected = blocks
+        return OK
+
+    def in_use(self, blocks):
+        self.told_in_use = blocks
         return OK
 
 

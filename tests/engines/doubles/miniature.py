@@ -45,6 +45,16 @@ class FreeKVCacheBlockQueue:
             self.remove(taken[-1])
         return taken
 
+    def popleft(self):
+        return self.popleft_n(1)[0]
+
+    def get_all_free_blocks(self):
+        found, block = [], self.fake_free_list_head.next_free_block
+        while block is not self.fake_free_list_tail:
+            found.append(block)
+            block = block.next_free_block
+        return found
+
     def append(self, block):
         self._insert(self.fake_free_list_tail.prev_free_block, block)
 
@@ -175,7 +185,7 @@ class Request:
         self.tokens = list(prompt)
         self.end = len(prompt) + max_tokens
         self.computed = 0
-        self.running = False
+        self.running = self.is_prefill_chunk = False
 
     @property
     def num_tokens(self):
@@ -188,7 +198,7 @@ class Scheduler:
     def __init__(self, kv_cache_config, caching, budget, max_num_seqs, watermark):
         self.kv_cache_config = kv_cache_config
         self.max_num_scheduled_tokens = budget
-        self.max_num_seqs = max_num_seqs
+        self.max_num_running_reqs = max_num_seqs
         self.kv_cache_manager = KVCacheManager(kv_cache_config.num_blocks, caching, watermark)
         self.waiting, self.skipped_waiting, self.running = [], [], []
 
@@ -210,7 +220,7 @@ class Scheduler:
                 plan[request.request_id] = count
                 budget -= count
         while self.waiting and budget > 0 and not preempted and (
-                len(self.running) < self.max_num_seqs):
+                len(self.running) < self.max_num_running_reqs):
             request = self.waiting[0]
             hits = manager.hits(request)
             count = min(len(request.tokens) - len(hits) * BLOCK, budget)
@@ -261,6 +271,7 @@ class EngineCore:
             self.steps.append(dict(plan))
         for request in list(self.scheduler.running):
             request.computed += plan.get(request.request_id, 0)
+            request.is_prefill_chunk = request.computed < len(request.tokens)
             if request.request_id not in plan or request.computed < len(request.tokens):
                 continue
             sampled = token(request.request_id, request.computed)

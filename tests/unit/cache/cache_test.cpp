@@ -305,8 +305,26 @@ TEST(CacheStatsTest, SharedPagesCountOnce) {
       }
     }
   }
-  EXPECT_EQ(rig.cache->stats().used, Pages(pages.size()));
-  EXPECT_EQ(rig.cache->stats().warm, stats.held - Pages(pages.size()));
+  const CacheStats after = rig.cache->stats();
+  EXPECT_EQ(after.used + after.fragmented, Pages(pages.size()));
+  EXPECT_EQ(after.used, pages_up(Bytes(2 * 50'003) * 600));
+  EXPECT_EQ(after.warm, stats.held - Pages(pages.size()));
+}
+
+// What cannot go because of a few live blocks, whether the cache or its caller knows which.
+TEST(CacheStatsTest, BackedBesideLiveBlocksIsFragmented) {
+  Rig rig(two());
+  ASSERT_EQ(rig.make(), Result::ok);
+  rig.grow(64);  // two stripes of 32 blocks, a page in each tensor
+  EXPECT_EQ(rig.cache->stats().fragmented, Pages());
+  ASSERT_EQ(rig.release({{16, 32}}), Result::ok);
+  EXPECT_EQ(rig.cache->stats().used, Pages(2));
+  EXPECT_EQ(rig.cache->stats().fragmented, Pages(2));
+  rig.cache->in_use(16);
+  EXPECT_EQ(rig.cache->stats().used, Pages(1));
+  EXPECT_EQ(rig.cache->stats().fragmented, Pages(3));
+  rig.cache->in_use(1'000'000);  // more than it has
+  EXPECT_EQ(rig.cache->stats().used, Pages(2));
 }
 
 }  // namespace

@@ -38,6 +38,7 @@ Figures figures_of(std::uint64_t n) {
   figures.short_grants = n + 4;
   figures.grows = n + 5;
   figures.releases = n + 6;
+  figures.fragmented = Pages(n + 7);
   return figures;
 }
 
@@ -122,6 +123,7 @@ void expect_whole(const Figures& seen) {
   EXPECT_EQ(seen.short_grants, n + 4);
   EXPECT_EQ(seen.grows, n + 5);
   EXPECT_EQ(seen.releases, n + 6);
+  EXPECT_EQ(seen.fragmented.value, n + 7);
 }
 
 Ledger* writer = nullptr;

@@ -1,0 +1,216 @@
+"""vLLM's queue of free blocks, ordered by the stripes that back them.
+
+It takes the place of BlockPool.free_block_queue, so that it alone decides which block goes next,
+and knows of every block that comes or goes, whoever moves it:
+
+  first   blocks whose contents nobody knows, from the fullest stripe: the emptier ones run dry
+  then    blocks that the prefix cache knows, the least recently freed first, as in stock
+
+Only blocks that have memory are in it. What a stripe holds is one of: live (the engine's), loose
+(free, unknown) or cached (free, known). Nothing here costs more than a few operations a block, and
+most cost less, because a stripe's loose blocks move as one list.
+"""
+
+import collections
+
+# Loose blocks freed before the order of stripes, from the fullest, is made anew.
+STALE = 512
+
+
+class StripedQueue:
+    """`blocks`: all blocks of the pool by number. `stripes`: (first, count) of each, in order.
+    `before_evicting(count)` is called when `count` blocks are taken and some of them would be
+    cached ones, or are not there: it may add stripes."""
+
+    def __init__(self, blocks, stripes, before_evicting):
+        self.blocks = blocks
+        self.before_evicting = before_evicting
+        self.stripe_of = []
+        for index, (_, count) in enumerate(stripes):
+            self.stripe_of.extend([index] * count)
+        self.num_free_blocks = 0
+        self.fresh = 0  # loose blocks
+        self.held = [0] * len(stripes)  # blocks added
+        self.ranges = [[] for _ in stripes]  # the same as (first, count)
+        self.live = [0] * len(stripes)
+        self.loose = [[] for _ in stripes]
+        self.known = [0] * len(stripes)  # cached blocks
+        self.cached = collections.OrderedDict()  # block by number, least recently freed first
+        # Held stripes without a live block, longest so first: without and with cached blocks.
+        self.empty = {}
+        self.empty_cached = {}
+        self.empty_cached_blocks = 0  # size of the latter
+        self._current = None  # the stripe that loose blocks come from, until it has none
+        self._order = []  # the next ones; the fullest is last
+        self._freed = 0  # since that order was made
+
+    # ---- As vLLM's queue ---------------------------------------------------------------------
+
+    def popleft(self):
+        return self.popleft_n(1)[0]
+
+    def popleft_n(self, count):
+        if count > self.fresh:
+            self.before_evicting(count)
+            if count > self.num_free_blocks:
+                raise ValueError("No free blocks available")
+        taken = self._take_loose(count) if count and self.fresh else []
+        while len(taken) < count:
+            number, block = self.cached.popitem(last=False)
+            self._leave_cache(self.stripe_of[number])
+            taken.append(block)
+        self.num_free_blocks -= count
+        return taken
+
+    def remove(self, block):
+        """The prefix cache puts a free block back into use."""
+        stripe = self.stripe_of[block.block_id]
+        if self.cached.pop(block.block_id, None) is not None:
+            self._leave_cache(stripe)
+        else:
+            self.loose[stripe].remove(block)
+            self.fresh -= 1
+            self._use(stripe, 1)
+        self.num_free_blocks -= 1
+
+    def append(self, block):
+        self.append_n((block,))
+
+    def append_n(self, blocks):
+        self._free(blocks, True)
+
+    def prepend_n(self, blocks):
+        self._free(blocks, False)
+
+    def get_all_free_blocks(self):
+        found = [block for stack in self.loose for block in reversed(stack)]
+        found.extend(self.cached.values())
+        return found
+
+    def _take_loose(self, count):
+        taken = []
+        while True:
+            stripe = self._current
+            if stripe is None:
+                stripe = self._current = self._fullest()
+            stack = self.loose[stripe]
+            part = stack[-(count - len(taken)):]
+            if part:
+                del stack[-len(part):]
+                part.reverse()
+                taken += part
+                self.fresh -= len(part)
+                self._use(stripe, len(part))
+            if not stack:
+                self._current = None
+            if len(taken) == count or not self.fresh:
+                return taken
+
+    def _fullest(self):
+        """A stripe with loose blocks. pre: there is one."""
+        if self._freed > STALE:
+            self._order = []
+        while True:
+            while self._order:
+                stripe = self._order.pop()
+                if self.loose[stripe]:
+                    return stripe
+            live, held = self.live, self.held
+            self._order = sorted((s for s, stack in enumerate(self.loose) if stack),
+                                 key=lambda s: (live[s] / held[s], -s))
+            self._freed = 0
+
+    def _use(self, stripe, count):
+        if not self.live[stripe]:
+            self._not_empty(stripe)
+        self.live[stripe] += count
+
+    def _leave_cache(self, stripe):
+        # In this order: how an empty stripe is listed depends on its cached blocks.
+        self._use(stripe, 1)
+        self.known[stripe] -= 1
+
+    def _free(self, blocks, last):
+        stripe_of, live, loose, cached = self.stripe_of, self.live, self.loose, self.cached
+        count = fresh = 0
+        for block in blocks:
+            number = block.block_id
+            stripe = stripe_of[number]
+            count += 1
+            if block.block_hash is None:
+                loose[stripe].append(block)
+                fresh += 1
+            else:
+                cached[number] = block
+                self.known[stripe] += 1
+                if not last:
+                    cached.move_to_end(number, last=False)
+            live[stripe] -= 1
+            if not live[stripe]:
+                self._now_empty(stripe)
+        self.num_free_blocks += count
+        self.fresh += fresh
+        self._freed += fresh
+
+    # ---- Stripes -----------------------------------------------------------------------------
+
+    def add(self, first, count):
+        """Blocks of one stripe that have memory now, are free and were not added yet."""
+        stripe = self.stripe_of[first]
+        new = self.blocks[first:first + count]
+        new.reverse()
+        if self.held[stripe] and not self.live[stripe]:
+            self._not_empty(stripe)
+        self.loose[stripe].extend(new)
+        self.held[stripe] += count
+        self.ranges[stripe].append((first, count))
+        self.fresh += count
+        self.num_free_blocks += count
+        if not self.live[stripe]:
+            self._now_empty(stripe)
+
+    def withdraw(self, stripe):
+        """Takes all blocks of a stripe without live ones out of the queue. Returns its ranges, and
+        its cached blocks, whose contents are about to go."""
+        self._not_empty(stripe)
+        ranges, self.ranges[stripe] = self.ranges[stripe], []
+        known = []
+        if self.known[stripe]:
+            known = [self.cached.pop(number) for first, count in ranges
+                     for number in range(first, first + count) if number in self.cached]
+        self.known[stripe] = 0
+        self.fresh -= len(self.loose[stripe])
+        self.num_free_blocks -= self.held[stripe]
+        self.loose[stripe] = []
+        self.held[stripe] = 0
+        return ranges, known
+
+    def forget(self, numbers):
+        """The prefix cache does not know these blocks any more, as far as they are free."""
+        for number in numbers:
+            block = self.cached.get(number)
+            if block is None or block.block_hash is not None:
+                continue
+            stripe = self.stripe_of[number]
+            del self.cached[number]
+            if not self.live[stripe]:
+                self._not_empty(stripe)
+            self.known[stripe] -= 1
+            self.loose[stripe].append(block)
+            self.fresh += 1
+            if not self.live[stripe]:
+                self._now_empty(stripe)
+
+    def _now_empty(self, stripe):
+        if self.known[stripe]:
+            self.empty_cached[stripe] = None
+            self.empty_cached_blocks += self.held[stripe]
+        else:
+            self.empty[stripe] = None
+
+    def _not_empty(self, stripe):
+        if self.known[stripe]:
+            del self.empty_cached[stripe]
+            self.empty_cached_blocks -= self.held[stripe]
+        else:
+            del self.empty[stripe]

@@ -1,0 +1,157 @@
+"""The free queue by stripes: which block goes next, and books that agree after any sequence."""
+import random
+import types
+import unittest
+
+import worlds
+
+striped_queue = worlds.package.striped_queue
+
+
+class Block:
+    def __init__(self, number):
+        self.block_id = number
+        self.block_hash = None
+        self.ref_cnt = 0
+        self.is_null = False
+
+
+def make(stripes=8, size=10, before_evicting=lambda count: None):
+    blocks = [Block(i) for i in range(stripes * size)]
+    return striped_queue.StripedQueue(
+        blocks, [(i * size, size) for i in range(stripes)], before_evicting)
+
+
+def numbers(blocks):
+    return [block.block_id for block in blocks]
+
+
+class Order(unittest.TestCase):
+    def test_a_stripe_is_used_up_before_the_next_is_begun(self):
+        queue = make()
+        queue.add(0, 10)
+        queue.add(10, 10)
+        self.assertEqual(numbers(queue.popleft_n(12)), list(range(12)))
+
+    def test_the_fullest_stripe_comes_first(self):
+        queue = make()
+        for stripe in range(3):
+            queue.add(10 * stripe, 10)
+        taken = queue.popleft_n(30)
+        queue.prepend_n(taken[0:7] + taken[10:13] + taken[20:25])
+        order = [queue.stripe_of[n] for n in numbers(queue.popleft_n(15))]
+        self.assertEqual(order, [1] * 3 + [2] * 5 + [0] * 7)
+
+    def test_an_order_that_is_long_out_of_date_is_made_anew(self):
+        queue = make(stripes=3, size=2 * striped_queue.STALE)
+        for stripe in range(3):
+            queue.add(stripe * 2 * striped_queue.STALE, 2 * striped_queue.STALE)
+        taken = queue.popleft_n(6 * striped_queue.STALE)
+        by_stripe = [taken[i * 2 * striped_queue.STALE:][:2 * striped_queue.STALE]
+                     for i in range(3)]
+        queue.prepend_n(by_stripe[0][:1] + by_stripe[1][:2])
+        queue.popleft_n(1)
+        queue.prepend_n(by_stripe[1][2:])  # now nearly empty
+        queue.prepend_n(by_stripe[2][:3])
+        self.assertEqual({queue.stripe_of[n] for n in numbers(queue.popleft_n(3))}, {2})
+
+    def test_unknown_blocks_go_before_known_ones_and_those_by_age(self):
+        queue = make()
+        queue.add(0, 10)
+        taken = queue.popleft_n(10)
+        for block in taken[:6]:
+            block.block_hash = block.block_id
+        queue.append_n([taken[3], taken[1]])
+        queue.append_n([taken[5], taken[7]])
+        queue.prepend_n([taken[2]])
+        self.assertEqual(numbers(queue.popleft_n(5)), [7, 2, 3, 1, 5])
+
+    def test_it_asks_before_it_gives_known_blocks(self):
+        asked = []
+
+        def grow(count):
+            asked.append(count)
+            queue.add(10, 10)
+        queue = make(before_evicting=grow)
+        queue.add(0, 10)
+        for block in queue.popleft_n(10):
+            block.block_hash = 1
+            queue.append(block)
+        self.assertEqual(numbers(queue.popleft_n(4)), [10, 11, 12, 13])
+        self.assertEqual(asked, [4])
+
+    def test_more_than_there_are_is_refused_and_nothing_taken(self):
+        queue = make()
+        queue.add(0, 10)
+        with self.assertRaises(ValueError):
+            queue.popleft_n(11)
+        self.assertEqual(queue.popleft_n(0), [])
+        self.assertEqual(queue.num_free_blocks, 10)
+
+
+class Books(unittest.TestCase):
+    """Random sequences, checked against what the blocks themselves say."""
+
+    def play(self, seed):
+        dice = random.Random(seed)
+        queue, used, out = make(), [], set(range(8))
+
+        def add(stripe):
+            # In two pieces now and then, as an acquire may give it.
+            first, cut = 10 * stripe, dice.choice((0, 3))
+            if cut:
+                queue.add(first, cut)
+            queue.add(first + cut, 10 - cut)
+
+        for _ in range(400):
+            move = dice.randrange(7)
+            if move == 0 and out:
+                stripe = dice.choice(sorted(out))
+                out.discard(stripe)
+                add(stripe)
+            elif move in (1, 2) and queue.num_free_blocks:
+                taken = queue.popleft_n(dice.randrange(1, queue.num_free_blocks + 1))
+                for block in taken:
+                    block.block_hash = dice.choice((None, 1))
+                    block.ref_cnt = 1
+                used += taken
+            elif move in (3, 4) and used:
+                dice.shuffle(used)
+                count = dice.randrange(1, len(used) + 1)
+                freed, used = used[:count], used[count:]
+                for block in freed:
+                    block.ref_cnt = 0
+                dice.choice((queue.append_n, queue.prepend_n))(freed)
+            elif move == 5 and queue.cached:
+                number = dice.choice(sorted(queue.cached))
+                block = queue.cached[number]
+                if dice.random() < 0.5:
+                    queue.remove(block)
+                    block.ref_cnt = 1
+                    used.append(block)
+                else:
+                    block.block_hash = None
+                    queue.forget({number, 77})
+            elif move == 6 and (queue.empty or queue.empty_cached):
+                stripe = dice.choice(sorted({**queue.empty, **queue.empty_cached}))
+                ranges, known = queue.withdraw(stripe)
+                self.assertEqual(sum(count for _, count in ranges), 10)
+                self.assertTrue(all(block.block_hash for block in known))
+                for block in queue.blocks[10 * stripe:10 * stripe + 10]:
+                    block.block_hash = None
+                out.add(stripe)
+            held = worlds.Engine.check_queue(queue, set(numbers(used)))
+            self.assertEqual(held, {b for s in set(range(8)) - out
+                                    for b in range(10 * s, 10 * s + 10)})
+            free = numbers(queue.get_all_free_blocks())
+            self.assertEqual(len(free), queue.num_free_blocks)
+            self.assertEqual(set(free), held - set(numbers(used)))
+
+    def test_any_sequence(self):
+        for seed in range(40):
+            with self.subTest(seed=seed):
+                self.play(seed)
+
+
+if __name__ == "__main__":
+    unittest.main()
