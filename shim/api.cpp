@@ -20,6 +20,9 @@ using std::chrono::milliseconds;
 
 constexpr Duration kBusyPatience = std::chrono::seconds(1);   // for a capture to end
 constexpr Duration kClosePatience = std::chrono::seconds(2);  // for a closed cache's memory to go
+// What a cache keeps warm however long it is quiet, unless the GPU is short of memory.
+constexpr Bytes kWarmFloor{256ULL << 20};
+constexpr std::uint64_t kWarmFloorShare = 128;  // but no more than this part of its limit
 
 int code(cache::Result result) noexcept {
   switch (result) {
@@ -215,6 +218,8 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
     request.extent_bytes =
         geometry->stripe_bytes != 0 ? Bytes(geometry->stripe_bytes) : process->settings().stripe;
     request.warm_cap = process->settings().warm.value_or(Bytes::max());
+    request.warm_floor =
+        std::min(kWarmFloor, bytes_of(buffers.front()->budget().limit()) / kWarmFloorShare);
     std::shared_ptr<cache::Cache> cache;
     const cache::Result made = persist(
         process->clock(), kBusyPatience, cache::Result::not_now,

@@ -15,7 +15,9 @@ from _kvcached import client, striped_queue
 WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
-STRIPES_A_STEP = 2  # taken back after a step while requests run; all that can go once idle
+# Of what goes back, so much after a step while requests run; all of it once idle.
+STRIPES_A_STEP = 2
+EVICTIONS_A_STEP = 32
 
 log = logging.getLogger("kvcached")
 
@@ -42,6 +44,7 @@ class Balloon:
         self.report = report
         self.keep = 0  # loose blocks not taken back after a step: what steps lately may take
         self.expected = 0  # last told to the library
+        self.arrived = 0  # blocks that requests on their way will need
         self.told_in_use = 0
         self.sure = False  # the step cannot run out of blocks (see `ahead`)
         self.impatient_until = 0.0
@@ -97,6 +100,7 @@ class Balloon:
         """Before a step that may take `now` blocks, and `later` more in steps to come: takes what
         is ready, lets the library prepare the rest, and does not wait. `certain`: it takes no more
         than `now`; then `sure` tells that it cannot run out."""
+        self.arrived = 0
         if self.pinning:
             self._try_pin(0)
         else:
@@ -113,6 +117,15 @@ class Balloon:
             self.expected = blocks
             if self.cache is not None:
                 self.cache.expect(blocks)
+
+    def arriving(self, tokens):
+        """A request is on its way to the scheduler: what it will need is prepared meanwhile. Called
+        by any thread; what two of them count at once may be lost, which costs time only."""
+        needs = self.needs
+        if needs is None or self.pinning or self.blind:
+            return
+        self.arrived += needs.blocks(tokens)
+        self.expect(min(self.withheld, max(self.expected, self.arrived - self.queue.fresh)))
 
     def _before_evicting(self, count):
         """Rather than drop what the prefix cache knows, grow, while there is memory and the prefix
@@ -189,33 +202,36 @@ class Balloon:
             self.expect(0)
         queue = self.queue
         if queue.empty or queue.empty_cached_blocks > self.keep_cached:
-            self._hand_back(len(queue.held) if idle else STRIPES_A_STEP)
+            if idle:
+                self._hand_back(len(queue.held), self.total)
+            else:
+                self._hand_back(STRIPES_A_STEP, EVICTIONS_A_STEP)
         used = self.in_use()
         if abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
 
-    def _hand_back(self, most):
-        queue, given, forgotten = self.queue, [], []
-        while most and queue.empty_cached_blocks > self.keep_cached:
+    def _hand_back(self, most, evictions):
+        queue, given = self.queue, []
+        # Stripes that only the prefix cache keeps, the least recently used first.
+        while evictions > 0 and queue.empty_cached_blocks > self.keep_cached:
             stripe = next(iter(queue.empty_cached))
             if queue.num_free_blocks - queue.held[stripe] < self.keep:
                 break
-            most -= 1
-            ranges, known = queue.withdraw(stripe)
-            given += ranges
-            forgotten += known
-        while most and queue.empty:
+            known = queue.cached_in(stripe, evictions)
+            evictions -= len(known)
+            for block in known:
+                self.pool._maybe_evict_cached_block(block)
+            queue.forget([block.block_id for block in known])
+        while most > 0 and queue.empty:
             stripe = next(iter(queue.empty))
             if queue.fresh - queue.held[stripe] < self.keep:
                 break
             most -= 1
-            given += queue.withdraw(stripe)[0]
+            given += queue.withdraw(stripe)
         if not given:
             return
         self.withheld += sum(count for _, count in given)
-        for block in forgotten:
-            self.pool._maybe_evict_cached_block(block)
         code = self.cache.release(given)
         if code != client.OK:
             raise Broken("release answered %d" % code)

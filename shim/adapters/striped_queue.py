@@ -12,6 +12,7 @@ most cost less, because a stripe's loose blocks move as one list.
 """
 
 import collections
+import itertools
 
 # Loose blocks freed before the order of stripes, from the fullest, is made anew.
 STALE = 512
@@ -170,20 +171,20 @@ class StripedQueue:
             self._now_empty(stripe)
 
     def withdraw(self, stripe):
-        """Takes all blocks of a stripe without live ones out of the queue. Returns its ranges, and
-        its cached blocks, whose contents are about to go."""
+        """Takes all blocks of a stripe, which are all loose, out of the queue: its ranges."""
         self._not_empty(stripe)
         ranges, self.ranges[stripe] = self.ranges[stripe], []
-        known = []
-        if self.known[stripe]:
-            known = [self.cached.pop(number) for first, count in ranges
-                     for number in range(first, first + count) if number in self.cached]
-        self.known[stripe] = 0
-        self.fresh -= len(self.loose[stripe])
+        self.fresh -= self.held[stripe]
         self.num_free_blocks -= self.held[stripe]
         self.loose[stripe] = []
         self.held[stripe] = 0
-        return ranges, known
+        return ranges
+
+    def cached_in(self, stripe, most):
+        """Cached blocks of a stripe, at most so many."""
+        numbers = (number for first, count in self.ranges[stripe]
+                   for number in range(first, first + count) if number in self.cached)
+        return [self.cached[number] for number in itertools.islice(numbers, most)]
 
     def forget(self, numbers):
         """The prefix cache does not know these blocks any more, as far as they are free."""

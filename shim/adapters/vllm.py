@@ -9,6 +9,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
       init_kv_cache(_tensors)          their views tell where blocks lie: make the cache
     BlockPool.__init__                 withhold all blocks (balloon.py)
   Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
+  EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
   EngineCore.post_step: all launches of the step are out: take back
 """
 
@@ -87,6 +88,18 @@ def engine_core(module):
                 allocation.must_back()
         return wrapper
 
+    def preprocess_add_request(original):
+        def wrapper(self, request, *args, **kwargs):
+            allocation = self._kvcached
+            if allocation is not None:
+                try:
+                    allocation.balloon.arriving(len(request.prompt_token_ids or ()))
+                except Exception as error:
+                    allocation.balloon.blind = True
+                    log.warning("kvcached: %r; growing on demand only", error)
+            return original(self, request, *args, **kwargs)
+        return wrapper
+
     def post_step(original):
         def wrapper(self, *args, **kwargs):
             result = original(self, *args, **kwargs)
@@ -111,6 +124,7 @@ def engine_core(module):
 
     seams.wrap(module.EngineCore, {
         "__init__": (("self", "vllm_config", "executor_class"), init),
+        "preprocess_add_request": (("self", "request"), preprocess_add_request),
         "post_step": (("self", "model_executed"), post_step),
         "shutdown": (("self",), shutdown),
     })

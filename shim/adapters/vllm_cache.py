@@ -203,9 +203,13 @@ class Needs:
         self.scheduler = scheduler
         self.sizes = [group.kv_cache_spec.block_size
                       for group in scheduler.kv_cache_config.kv_cache_groups]
-        self.a_step = sum(-(-(1 + scheduler.num_lookahead_tokens) // s) for s in self.sizes)
-        self.a_horizon = sum(-(-HORIZON // s) for s in self.sizes)
+        self.a_step = self.blocks(1 + scheduler.num_lookahead_tokens)
+        self.a_horizon = self.blocks(HORIZON)
         self.decoding = False  # at the last look nothing waited and nobody was in prefill
+
+    def blocks(self, tokens):
+        """Blocks of a request of so many tokens."""
+        return sum(-(-tokens // size) for size in self.sizes)
 
     def __call__(self):
         """The blocks that the step may take at most, what the next ones may beyond, and whether the
@@ -216,19 +220,19 @@ class Needs:
         queues = [q for q in (scheduler.waiting, scheduler.skipped_waiting) if q]
         # Who gets into prefill came from the waiting ones.
         if not self.decoding and any(map(PREFILL, running)):
-            now += sum(-(-scheduler.max_num_scheduled_tokens // size) for size in self.sizes)
+            now += self.blocks(scheduler.max_num_scheduled_tokens)
         elif not queues:
             self.decoding = True
             return now, later, True
         self.decoding = False
         budget = scheduler.max_num_scheduled_tokens
-        room = scheduler.max_num_running_reqs - len(running) + AHEAD_REQUESTS
+        room = scheduler.max_num_running_reqs - len(running)
+        if room <= 0:
+            return now, later, False
         waiting = itertools.chain(*(getattr(queue, "_heap", queue) for queue in queues))
-        for request in itertools.islice(waiting, room):
+        for request in itertools.islice(waiting, room + AHEAD_REQUESTS):
             tokens = request.num_tokens
-            blocks = 0
-            for size in self.sizes:
-                blocks -= -tokens // size
+            blocks = self.blocks(tokens)
             if budget > 0:
                 now += blocks
             else:

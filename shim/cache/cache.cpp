@@ -80,7 +80,7 @@ Cache::Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const C
       stripes_(plan_.stripe_count()),
       index_(plan_.stripe_count()),
       live_(request.blocks),
-      warm_(blocks_in(request.warm_cap, plan_)) {
+      warm_(blocks_in(request.warm_cap, plan_), blocks_in(request.warm_floor, plan_)) {
   for (std::size_t stripe = 0; stripe < stripes_.size(); ++stripe) index_.put_scratch(stripe);
 }
 

@@ -36,6 +36,7 @@ struct CacheRequest {
   std::span<const BlockRange> pinned;  // backed at once, never handed out nor released
   Bytes extent_bytes;                  // largest extent per segment; 0: chosen from the pool
   Bytes warm_cap = Bytes::max();       // most bytes kept backed without a live block
+  Bytes warm_floor;                    // so many stay so once they were used
 };
 
 struct CacheStats {

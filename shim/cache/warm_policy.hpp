@@ -11,8 +11,9 @@ namespace kvcached::cache {
 class WarmPolicy {
  public:
   // At most `cap` blocks stay warm. The surplus of the recent peak over the live blocks halves in
-  // every `half_life`.
-  explicit WarmPolicy(Blocks cap, Duration half_life = std::chrono::seconds(1)) noexcept;
+  // every `half_life`, down to `floor`: what lets the first request after a quiet time find memory.
+  explicit WarmPolicy(Blocks cap, Blocks floor = {},
+                      Duration half_life = std::chrono::seconds(1)) noexcept;
 
   // Says how many blocks are live now. Call before every release and from time to time.
   void sample(Instant now, Blocks live) noexcept;
@@ -22,12 +23,17 @@ class WarmPolicy {
   // Of those expected, as many as the cap allows: worth growing for.
   Blocks capped(Blocks expected) const noexcept { return expected < cap_ ? expected : cap_; }
 
-  // Forgets the peak: nothing stays for old times' sake.
-  void forget() noexcept { peak_ = 0; }
+  // Forgets the peak: nothing stays for old times' sake, nor the floor before more is live again.
+  void forget() noexcept {
+    peak_ = 0;
+    floored_ = false;
+  }
 
  private:
   Blocks cap_;
+  Blocks floor_;
   Duration half_life_;
+  bool floored_ = false;
   double peak_ = 0;
   Instant last_{};
 };

@@ -95,6 +95,22 @@ class Plentiful(unittest.TestCase):
         self.assertTrue(wrapped[0])
         self.assertFalse(any(wrapped[5:]))
 
+    def test_memory_is_asked_for_when_a_request_arrives(self):
+        engine = worlds.Engine(worlds.Library())
+        engine.add("first", range(10), 2)
+        engine.run()
+        self.assertEqual(engine.cache.expected, 0)
+        arriving = worlds.vllm_engine.Loose(prompt_token_ids=list(range(160)))
+        for expected in (10, 20):
+            try:
+                engine.core.preprocess_add_request(arriving)
+            except Exception:
+                self.assertTrue(worlds.SITE)  # vLLM's own wants a whole request
+            self.assertEqual(engine.cache.expected, expected - engine.balloon.queue.fresh)
+        engine.add("second", range(10), 2)
+        engine.step()
+        self.assertLess(engine.cache.expected, 10)  # it has seen what came
+
     def test_same_with_a_watermark(self):
         self.compare(7, 0.3, dict(caching=True, watermark=0.05))
 

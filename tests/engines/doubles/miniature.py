@@ -282,6 +282,9 @@ class EngineCore:
                 self.scheduler.kv_cache_manager.free(request)
         return outputs, bool(plan)
 
+    def preprocess_add_request(self, request):
+        return request, 0
+
     def post_step(self, model_executed):
         pass
 

@@ -47,6 +47,21 @@ TEST(WarmPolicy, NeverKeepsMoreThanTheCap) {
   EXPECT_EQ(policy.capped(Blocks(50)), Blocks(50));
 }
 
+TEST(WarmPolicy, TheFloorStaysOnceItWasUsed) {
+  WarmPolicy policy(Blocks(1000), Blocks(50));
+  policy.sample(at(seconds(0)), Blocks(0));
+  EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(0));
+  policy.sample(at(seconds(1)), Blocks(400));
+  policy.sample(at(seconds(60)), Blocks(0));
+  EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(50));
+  policy.forget();
+  EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(0));
+  policy.sample(at(seconds(61)), Blocks(1));
+  policy.sample(at(seconds(90)), Blocks(0));
+  EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(50));
+  EXPECT_EQ(WarmPolicy(Blocks(20), Blocks(50)).keep(Blocks(0), Blocks(0)), Blocks(0));
+}
+
 TEST(WarmPolicy, ForgetsThePeakAtOnce) {
   WarmPolicy policy(Blocks(10000));
   policy.sample(at(seconds(0)), Blocks(1024));
