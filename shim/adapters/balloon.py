@@ -47,6 +47,7 @@ class Balloon:
         self.arrived = 0  # blocks that requests on their way will need
         self.told_in_use = 0
         self.sure = False  # the step cannot run out of blocks (see `ahead`)
+        self.calm = 0
         self.impatient_until = 0.0
         self.needs = None  # tells what the scheduler will need; made at its first step
         self.blind = False  # that cannot be told
@@ -96,10 +97,11 @@ class Balloon:
 
     # ---- Growing -----------------------------------------------------------------------------
 
-    def ahead(self, now, later, certain):
-        """Before a step that may take `now` blocks, and `later` more in steps to come: takes what
-        is ready, lets the library prepare the rest, and does not wait. `certain`: it takes no more
-        than `now`; then `sure` tells that it cannot run out."""
+    def ahead(self, now, later, certain, steps):
+        """Before a step that may take `now` blocks, and `later` more in the `steps` to come: takes
+        what is ready, lets the library prepare the rest, and does not wait. `certain`: it takes no
+        more than `now`; then `sure` tells that it cannot run out, and `calm` for how many steps
+        like it nothing has to be looked at again."""
         self.arrived = 0
         if self.pinning:
             self._try_pin(0)
@@ -109,7 +111,9 @@ class Balloon:
             if fresh < now and self.withheld and len(self.queue.cached) <= self.keep_cached:
                 fresh += self._acquire(now - fresh, 0)
             self.expect(max(0, min(now + later - fresh, self.withheld)))
-        self.sure = not self.withheld or (certain and self.queue.fresh >= now)
+        fresh = self.queue.fresh
+        self.sure = not self.withheld or (certain and fresh >= now)
+        self.calm = steps if certain and fresh >= now + later else 0
 
     def expect(self, blocks):
         if blocks != self.expected and (not blocks or not self.expected or
@@ -195,13 +199,14 @@ class Balloon:
     def settle(self, idle):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.
         The library keeps some of them warm, so taking them again is cheap."""
-        if self.pinning:
+        queue = self.queue
+        crowded = queue.empty or queue.empty_cached_blocks > self.keep_cached
+        if self.pinning or (self.calm and not idle and not crowded):
             return
         if idle:
-            self.keep = 0
+            self.calm = self.keep = 0
             self.expect(0)
-        queue = self.queue
-        if queue.empty or queue.empty_cached_blocks > self.keep_cached:
+        if crowded:
             if idle:
                 self._hand_back(len(queue.held), self.total)
             else:

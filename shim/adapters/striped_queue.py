@@ -56,9 +56,14 @@ class StripedQueue:
             if count > self.num_free_blocks:
                 raise ValueError("No free blocks available")
         taken = self._take_loose(count) if count and self.fresh else []
-        while len(taken) < count:
+        stripe_of, live, known = self.stripe_of, self.live, self.known
+        for _ in range(count - len(taken)):
             number, block = self.cached.popitem(last=False)
-            self._leave_cache(self.stripe_of[number])
+            stripe = stripe_of[number]
+            if not live[stripe]:
+                self._not_empty(stripe)
+            live[stripe] += 1
+            known[stripe] -= 1
             taken.append(block)
         self.num_free_blocks -= count
         return taken
@@ -66,12 +71,14 @@ class StripedQueue:
     def remove(self, block):
         """The prefix cache puts a free block back into use."""
         stripe = self.stripe_of[block.block_id]
+        if not self.live[stripe]:
+            self._not_empty(stripe)  # before its cached blocks change: they say how it is listed
+        self.live[stripe] += 1
         if self.cached.pop(block.block_id, None) is not None:
-            self._leave_cache(stripe)
+            self.known[stripe] -= 1
         else:
             self.loose[stripe].remove(block)
             self.fresh -= 1
-            self._use(stripe, 1)
         self.num_free_blocks -= 1
 
     def append(self, block):
@@ -101,7 +108,9 @@ class StripedQueue:
                 part.reverse()
                 taken += part
                 self.fresh -= len(part)
-                self._use(stripe, len(part))
+                if not self.live[stripe]:
+                    self._not_empty(stripe)
+                self.live[stripe] += len(part)
             if not stack:
                 self._current = None
             if len(taken) == count or not self.fresh:
@@ -120,16 +129,6 @@ class StripedQueue:
             self._order = sorted((s for s, stack in enumerate(self.loose) if stack),
                                  key=lambda s: (live[s] / held[s], -s))
             self._freed = 0
-
-    def _use(self, stripe, count):
-        if not self.live[stripe]:
-            self._not_empty(stripe)
-        self.live[stripe] += count
-
-    def _leave_cache(self, stripe):
-        # In this order: how an empty stripe is listed depends on its cached blocks.
-        self._use(stripe, 1)
-        self.known[stripe] -= 1
 
     def _free(self, blocks, last):
         stripe_of, live, loose, cached = self.stripe_of, self.live, self.loose, self.cached

@@ -30,7 +30,7 @@ REQUIRED = (
     "vllm.v1.worker.gpu_worker",
 )
 
-NOTHING = (0, 0, False)  # is known of what a step needs
+NOTHING = (0, 0, False, 0)  # is known of what a step needs
 
 log = logging.getLogger("kvcached")
 
@@ -343,7 +343,9 @@ def scheduler(module):
         def wrapper(self, *args, **kwargs):
             manager = self.kv_cache_manager
             balloon = manager.block_pool._kvcached
-            if balloon is not None:
+            if balloon is not None and balloon.calm and balloon.needs.same():
+                balloon.calm -= 1
+            elif balloon is not None:
                 try:
                     ahead(balloon, self)
                 except Exception as error:
@@ -366,7 +368,7 @@ def ahead(balloon, scheduler):
         try:
             if balloon.needs is None:
                 balloon.needs = vllm_cache.Needs(scheduler)
-            needs = balloon.needs()
+            needs = balloon.needs.look()
         except Exception as error:
             balloon.blind = True
             log.warning("kvcached: %r; growing on demand only", error)

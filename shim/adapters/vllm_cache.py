@@ -205,15 +205,22 @@ class Needs:
                       for group in scheduler.kv_cache_config.kv_cache_groups]
         self.a_step = self.blocks(1 + scheduler.num_lookahead_tokens)
         self.a_horizon = self.blocks(HORIZON)
+        self.running = 0  # requests at the last look that was certain
         self.decoding = False  # at the last look nothing waited and nobody was in prefill
+
+    def same(self):
+        """No more requests than at the last look, which was certain, and none that waits."""
+        scheduler = self.scheduler
+        return not scheduler.waiting and not scheduler.skipped_waiting and (
+            len(scheduler.running) <= self.running)
 
     def blocks(self, tokens):
         """Blocks of a request of so many tokens."""
         return sum(-(-tokens // size) for size in self.sizes)
 
-    def __call__(self):
-        """The blocks that the step may take at most, what the next ones may beyond, and whether the
-        first is certain: decoding only, a few tokens a request."""
+    def look(self):
+        """The blocks that the step may take at most, what the next ones may beyond, whether this is
+        certain (decoding only, a few tokens a request), and how many steps that is about."""
         scheduler = self.scheduler
         running = scheduler.running
         now, later = len(running) * self.a_step, len(running) * self.a_horizon
@@ -222,13 +229,13 @@ class Needs:
         if not self.decoding and any(map(PREFILL, running)):
             now += self.blocks(scheduler.max_num_scheduled_tokens)
         elif not queues:
-            self.decoding = True
-            return now, later, True
+            self.decoding, self.running = True, len(running)
+            return now, later, True, HORIZON
         self.decoding = False
         budget = scheduler.max_num_scheduled_tokens
         room = scheduler.max_num_running_reqs - len(running)
         if room <= 0:
-            return now, later, False
+            return now, later, False, 0
         waiting = itertools.chain(*(getattr(queue, "_heap", queue) for queue in queues))
         for request in itertools.islice(waiting, room + AHEAD_REQUESTS):
             tokens = request.num_tokens
@@ -240,7 +247,7 @@ class Needs:
                 if budget < -AHEAD_STEPS * scheduler.max_num_scheduled_tokens:
                     break
             budget -= tokens
-        return now, later, False
+        return now, later, False, 0
 
 
 def prefix_cache_blocks(blocks, size):

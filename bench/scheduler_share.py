@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""What the vLLM adapter costs vLLM's scheduler thread, step by step.
+
+    bench/scheduler_share.py --site SITE [--build build] [--simulated] [--rounds 3] [--json FILE]
+
+vLLM's own scheduler and block pool (the Python sources unpacked in SITE) run on the built library,
+with a model that answers at once. Counted is the time within our functions and, since ours stands in
+its place, within the free queue; beside it, the same for stock's queue. The library maps on the GPU,
+or with --simulated on the simulated one.
+"""
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BLOCKS = 20000
+# Name, prefix cache, requests, tokens of a prompt, tokens generated.
+CASES = (
+    ("192 requests, 512 + 128, prefix cache", True, 192, 512, 128),
+    ("192 requests, 512 + 128", False, 192, 512, 128),
+    ("1 request, 512 + 512, prefix cache", True, 1, 512, 512),
+    ("2000 requests in line, 256 + 16, prefix cache", True, 2000, 256, 16),
+)
+QUEUE = ("popleft_n", "popleft", "remove", "append", "append_n", "prepend_n")
+GPU_PAUSE = 0.003  # between two steps, as a GPU would take: the agent's thread works meanwhile
+
+
+def timed(owner, names, spent):
+    for name in names:
+        original = getattr(owner, name, None)
+        if original is None:
+            continue
+
+        def wrapper(*args, original=original):
+            begin = time.perf_counter_ns()
+            try:
+                return original(*args)
+            finally:
+                spent[0] += time.perf_counter_ns() - begin
+        setattr(owner, name, wrapper)
+
+
+def child(case, elastic):
+    """One engine, one load. Prints the microseconds of each step, and of the whole steps."""
+    sys.path.insert(0, str(ROOT / "tests" / "engines"))
+    from doubles import vllm_engine
+    vllm_engine.HEADS, vllm_engine.DIM = 8, 128
+    vllm_engine.PAGE = 2 * vllm_engine.BLOCK * 8 * 128 * 2
+    import simulated_engine
+    import worlds
+    _, caching, requests, prompt, out = CASES[case]
+    library = simulated_engine.Library() if elastic else worlds.Library()
+    library.off = not elastic
+    engine = worlds.Engine(library, blocks=BLOCKS, caching=caching, async_scheduling=True,
+                           max_num_seqs=256, budget=8192, max_model_len=4096)
+    engine.add("first", range(100), 4)
+    engine.run()
+    spent = [0]
+    timed(engine.pool.free_block_queue, QUEUE, spent)
+    if elastic:
+        assert engine.balloon is not None, library.states
+        timed(engine.balloon, ("ahead", "settle"), spent)
+        timed(engine.balloon.needs, ("look", "same"), spent)
+    for i in range(requests):
+        engine.add("r%d" % i, range(i * 7919, i * 7919 + prompt), out)
+    ours, whole = [], []
+    while engine.busy():
+        before, begin = spent[0], time.perf_counter_ns()
+        engine.step()
+        whole.append((time.perf_counter_ns() - begin) / 1e3)
+        ours.append((spent[0] - before) / 1e3)
+        del engine.steps[:]
+        time.sleep(GPU_PAUSE)
+    print(json.dumps({"ours": ours, "whole": whole}))
+
+
+def run(options, case, elastic):
+    with tempfile.TemporaryDirectory() as folder:
+        env = dict(os.environ, VLLM_SITE=str(options.site), KVCACHED_BUILD=str(options.build),
+                   KVCACHED_DIR=folder + "/pool", SIM_GPU_DIR=folder + "/gpu",
+                   SIM_GPU_MEMORY="6GiB")
+        os.mkdir(folder + "/pool")
+        os.mkdir(folder + "/gpu")
+        if elastic:
+            env["LD_PRELOAD"] = str(options.build / "libkvcached.so")
+            if options.simulated:
+                env["LD_LIBRARY_PATH"] = str(options.build / "sim")
+        done = subprocess.run([sys.executable, "-B", __file__, "--child", str(case),
+                               str(int(elastic))], env=env, stdout=subprocess.PIPE, text=True,
+                              check=True, timeout=300)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def figures(runs):
+    ours = sorted(us for run in runs for us in run["ours"])
+    whole = sorted(us for run in runs for us in run["whole"])
+    return {"steps": len(ours), "median_us": statistics.median(ours),
+            "mean_us": statistics.fmean(ours), "p99_us": ours[int(len(ours) * 0.99)],
+            "step_median_us": statistics.median(whole)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--site", type=pathlib.Path, required="--child" not in sys.argv)
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--simulated", action="store_true", help="on the simulated GPU")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=pathlib.Path, help="a line is appended for each case")
+    parser.add_argument("--child", nargs=2, type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return child(options.child[0], bool(options.child[1]))
+    options.site, options.build = options.site.resolve(), options.build.resolve()
+    print("%-46s %28s %28s %10s" % ("us a step in the free queue and in our code",
+                                    "stock: median  mean   p99", "elastic: median  mean   p99",
+                                    "of a step"))
+    for case, (name, *_) in enumerate(CASES):
+        runs = {False: [], True: []}
+        for turn in range(options.rounds):
+            for elastic in ((False, True) if turn % 2 else (True, False)):
+                runs[elastic].append(run(options, case, elastic))
+        stock, ours = figures(runs[False]), figures(runs[True])
+        print("%-46s %13.1f %6.1f %7.1f %13.1f %6.1f %7.1f %10.0f" % (
+            name, stock["median_us"], stock["mean_us"], stock["p99_us"], ours["median_us"],
+            ours["mean_us"], ours["p99_us"], ours["step_median_us"]), flush=True)
+        if options.json:
+            with options.json.open("a") as file:
+                file.write(json.dumps({"what": "scheduler share: " + name, "stock": stock,
+                                       "elastic": ours}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
