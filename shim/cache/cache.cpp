@@ -204,6 +204,7 @@ CacheStats Cache::stats() const noexcept {
   }
   for (const BlockRange& stripe : plan_.stripes()) stats.blocks += stripe.count;
   stats.stripes = plan_.stripe_count();
+  stats.stripe = pages_of(stats.stripes / 2);
   for (const std::shared_ptr<Buffer>& buffer : buffers_) stats.held += buffer->held();
 
   // Stripes share pages: each piece that a live one needs counts once.

@@ -40,6 +40,7 @@ Work Cache::work() noexcept {
     warm_.sample(now, Blocks(live_blocks_));
     if (!lost_) undrain(now);
   }
+  drop_wish_if_met(now);
   if (fences_.open() && fences_.poll() == Result::lost) lose();
   const bool worked = grow_if_needed(now) || release_one() || mark_surplus(now) ||
                       fence_marked(now) || sweep(now) || finish_if_empty();
@@ -56,6 +57,16 @@ void Cache::undrain(Instant now) noexcept {
     if (stripe == StripeIndex::kNone) return;
     change(stripe, State::ready, 0);
   }
+}
+
+// A caller that gave up waiting must not keep others giving.
+void Cache::drop_wish_if_met(Instant now) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!wished_ || (!closed_ && !lost_ && asked(now) > free_ready_)) return;
+    wished_ = false;
+  }
+  buffers_.front()->budget().drop_wish();
 }
 
 bool Cache::grow_if_needed(Instant now) noexcept {
@@ -122,7 +133,17 @@ Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
     return true;
   });
   retry = kPoolRetry;
-  if (missing && !budget.charge(missing)) return Result::shortage;
+  Pages wish;
+  {
+    const std::lock_guard lock(mutex_);
+    const std::uint64_t callers = asked(clock_.now());
+    if (callers > free_ready_) wish = pages_up(plan_.block_bytes() * (callers - free_ready_));
+  }
+  if (missing && !budget.charge(missing, wish)) {
+    const std::lock_guard lock(mutex_);
+    wished_ = wished_ || static_cast<bool>(wish);
+    return Result::shortage;
+  }
 
   Pages surplus = missing;
   Result result = Result::ok;
@@ -164,7 +185,9 @@ bool Cache::mark_surplus(Instant now) noexcept {
   bool marked = false;
   for (;;) {
     const std::size_t stripe = index_.to_drain();
-    if (stripe == StripeIndex::kNone || free_ready_ - free_of(stripe) < keep) break;
+    if (stripe == StripeIndex::kNone) break;
+    if (free_ready_ - free_of(stripe) < (pressed_ ? asked(now) : keep)) break;
+    pressed_ = pressed_.minus_clamped(pages_of(stripe));
     stripes_[stripe].ticket = 0;
     change(stripe, State::draining, 0);
     marked = true;
@@ -306,6 +329,7 @@ Work Cache::idle(Instant now) noexcept {
       next = std::min(next, std::max(grow_at_, now + kSoon));
     }
     if (!closed_ && index_.vacant() != 0) next = std::min(next, now + kDecay);
+    if (wished_) next = std::min(next, now + kDecay);
     const bool stranded = std::any_of(buffers_.begin(), buffers_.end(),
                                       [](const auto& buffer) { return buffer->stranded() != 0; });
     if (stranded) next = std::min(next, sweep_at_);
