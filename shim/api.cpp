@@ -330,6 +330,13 @@ int kvcached_cache_in_use(kvcached_cache* handle, uint64_t blocks) {
   return KVCACHED_OK;
 }
 
+uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
+  Process* const process = Process::get();
+  if (process == nullptr) return 0;
+  const auto cache = process->recall(handle);
+  return cache ? cache->pressure() : 0;
+}
+
 uint64_t kvcached_cache_available(kvcached_cache* handle) {
   Process* const process = Process::get();
   if (process == nullptr) return 0;

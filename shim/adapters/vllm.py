@@ -247,7 +247,7 @@ def block_pool(module):
             if balloon is None:
                 return original(self, *args, **kwargs)
             total = self.num_gpu_blocks
-            self.num_gpu_blocks = total - balloon.withheld  # or they would look used
+            self.num_gpu_blocks = total - balloon.hidden()  # or they would look used
             try:
                 done = original(self, *args, **kwargs)
             finally:
@@ -267,7 +267,7 @@ def block_pool(module):
             balloon = self._kvcached
             if balloon is None or self.num_gpu_blocks < 2:
                 return usage
-            return usage - balloon.withheld / (self.num_gpu_blocks - 1)
+            return usage - balloon.hidden() / (self.num_gpu_blocks - 1)
         return wrapper
 
     seams.wrap(module.BlockPool, {

@@ -162,13 +162,19 @@ class Allocation:
         else:
             self.balloon.start()
 
+    def _longest_request(self):
+        """Blocks that a request of the greatest length takes, at most."""
+        tokens = self.config.model_config.max_model_len
+        return min(self.blocks - 1, sum(1 - -tokens // group.kv_cache_spec.block_size
+                                        for group in self.kv_cache_config.kv_cache_groups))
+
     def _inflate(self, pool, cache):
         if len(pool.blocks) != self.blocks:
             raise balloon.Broken("a pool of %d blocks for a cache of %d" %
                                  (len(pool.blocks), self.blocks))
         self.balloon = balloon.Balloon(pool, self.library, cache, self.elastic,
                                        prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
-                                       self.report)
+                                       self._longest_request(), self.report)
         pool._kvcached = self.balloon
 
     # ---- Giving up ---------------------------------------------------------------------------

@@ -166,6 +166,11 @@ KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
  * call. */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
+/* How many acquired blocks the caller should release soon because others in the pool are entitled to
+ * their memory: first those it does not use, then what it can do without. 0: nobody waits. Never
+ * waits, makes no driver call. */
+KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
+
 /* Blocks that acquire would give without waiting. Never waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_available(kvcached_cache* cache);
 

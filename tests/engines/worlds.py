@@ -152,7 +152,8 @@ class Engine:
             assert len(numbers) + len(used) == total
             return
         held = self.check_queue(balloon.queue, used)
-        assert held == numbers | used
+        aside = {block.block_id for stack in balloon.queue.aside.values() for block in stack}
+        assert held == numbers | used | aside and not numbers & aside
         assert balloon.withheld == total - len(held)
         assert balloon.in_use() == len(used)
         if balloon.cache is not None and self.library.__class__ is Library and (
@@ -172,7 +173,10 @@ class Engine:
             held |= own
             loose = {block.block_id for block in queue.loose[stripe]}
             cached = {number for number in queue.cached if queue.stripe_of[number] == stripe}
-            assert own == loose | cached | (own & used) and not loose & cached
+            aside = {block.block_id for block in queue.aside.get(stripe, ())}
+            assert own == loose | cached | aside | (own & used)
+            assert not loose & cached and not aside & (loose | cached | used)
+            assert not (stripe in queue.aside and loose | cached)
             assert len(loose) == len(queue.loose[stripe])
             assert queue.live[stripe] == len(own & used)
             assert queue.known[stripe] == len(cached)
@@ -183,6 +187,7 @@ class Engine:
         assert set(queue.empty) == empty and set(queue.empty_cached) == empty_cached
         assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
         assert queue.fresh == sum(map(len, queue.loose))
+        assert queue.aside_blocks == sum(map(len, queue.aside.values()))
         return held
 
 

@@ -175,6 +175,10 @@ class Cache:
         self.told_in_use = blocks
         return OK
 
+    def pressure(self):
+        """As long as the pool has less than this cache holds, others are entitled to the rest."""
+        return max(0, self.backed_blocks() - self.library.pool_blocks)
+
 
 def _runs(numbers):
     runs = []
