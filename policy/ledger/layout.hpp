@@ -119,7 +119,7 @@ struct alignas(128) Slot {
   U32 block_tokens;
   U64 bytes_per_token;
   // Under the mutex, but for demand and stripe, which the owner publishes.
-  U64 claim;  // pages that a request of the member waits for
+  U64 claim;  // pages that a request of the member waits for, with those kept ready for it
   I64 claim_since;
   U64 demand;  // forecast of what it will use
   U64 stripe;  // pages that it gives or takes at least; 0: it gives nothing back

@@ -111,6 +111,7 @@ void FileLedger::restate() noexcept {
   layout::Slot& slot = file_.mapped()->slots[slot_];
   set(slot.charged, own_.load());
   set(slot.tenant, tenant_);
+  set(slot.heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
   layout::U32& used = file_.mapped()->header.slots_used;
   if (used.load() <= slot_) set(used, slot_ + 1);
   set(slot.state, static_cast<std::uint32_t>(layout::SlotState::live));
@@ -156,7 +157,7 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
     own_ += pages.value;
     set(slot.charged, own_.load());
     test_point("charge.after");
-    if (slot.claim.load() != 0) claim(Pages(slot.claim.load()).minus_clamped(pages));
+    if (slot.claim.load() != 0 && wish) claim(wish);
   }
   if (contested) {
     if (granted) plan();

@@ -116,10 +116,11 @@ class Ledger {
 
   // Charges all of `pages` or none. While nobody waits: first come, first served, except that other
   // tenants' minimums stay reserved and the own maximum holds. Otherwise as the plan says (see
-  // policy/balance.hpp). `wish`: a request waits for so many pages, these included; refused, that
-  // becomes the member's claim, and others are asked to give back what they hold idle. A claim ends
-  // when it is met, or with drop_claim. Waits at most 50 ms for a stopped lock holder, then refuses
-  // without waiting until the lock is free again.
+  // policy/balance.hpp). `wish`: a request waits until so many pages are without a live block,
+  // those that are so already included; refused, that becomes the member's claim, and others are
+  // asked to give back what they hold idle. A claim lasts until drop_claim, though one that is met
+  // asks for nothing. Waits at most 50 ms for a stopped lock holder, then refuses without waiting
+  // until the lock is free again.
   virtual bool charge(Pages pages, Pages wish) noexcept = 0;
   bool charge(Pages pages) noexcept { return charge(pages, {}); }
   virtual void drop_claim() noexcept = 0;

@@ -137,7 +137,7 @@ Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
   {
     const std::lock_guard lock(mutex_);
     const std::uint64_t callers = asked(clock_.now());
-    if (callers > free_ready_) wish = pages_up(plan_.block_bytes() * (callers - free_ready_));
+    if (callers > free_ready_) wish = pages_up(plan_.block_bytes() * callers);
   }
   if (missing && !budget.charge(missing, wish)) {
     const std::lock_guard lock(mutex_);
