@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "policy/ledger/bell.hpp"
+#include "policy/ledger/test_points.hpp"
 
 namespace kvcached::ledger {
 namespace {
@@ -124,6 +125,7 @@ void Planning::commit(layout::File& file) noexcept {
     const balance::Decision& plan = record.plan;
     const bool more = plan.reclaim > Pages(entry.reclaim.load());
     set(entry.target, plan.target.value);
+    test_point("plan.half");
     set(entry.reclaim, plan.reclaim.value);
     set(entry.reuse, plan.reuse.value);
     set(entry.since, nanoseconds(plan.since));
