@@ -116,7 +116,7 @@ BENCH_BINARIES := $(foreach s,$(BENCHES),$(BUILD)/bench/$(call name,$s))
 .DELETE_ON_ERROR:
 .SECONDARY:
 .PHONY: all help deps demo test run-tests test-binaries check cheap-check asan ubsan tsan stress \
-        fuzz bench gpu-binaries gpu-check install clean
+        fuzz bench bench-vllm gpu-binaries gpu-check install clean
 
 all: $(PRODUCTS)
 
@@ -129,6 +129,7 @@ help:
 	@echo 'make stress     the long tests'
 	@echo 'make fuzz       every fuzzer for a minute (clang)'
 	@echo 'make bench      the benchmarks'
+	@echo 'make bench-vllm vLLM in SITE on a real GPU, stock beside elastic'
 	@echo 'make gpu-check  everything that needs a real GPU, into one log'
 	@echo 'make install    into PREFIX ($(PREFIX))'
 	@echo 'make clean      removes BUILD ($(BUILD))'
@@ -294,6 +295,9 @@ run-fuzzers: $(FUZZ_BINARIES)
 
 bench: all $(BENCH_BINARIES)
 	@tests/run --build $(BUILD) --cuda $(CUDA) --bench
+
+bench-vllm: all
+	python3 bench/vllm_alone measure --site '$(SITE)' --build $(BUILD)
 
 gpu-binaries: test-binaries $(BENCH_BINARIES)
 gpu-check: gpu-binaries

@@ -43,7 +43,7 @@ int code(cache::Result result) noexcept {
 }
 
 Duration duration(std::int64_t ms) noexcept {
-  constexpr std::int64_t kDay = 24 * 3600 * 1000;
+  constexpr std::int64_t kDay = std::int64_t{24} * 3600 * 1000;
   return milliseconds(std::clamp<std::int64_t>(ms, 0, kDay));
 }
 

@@ -19,6 +19,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+/* NOLINTBEGIN(modernize-use-using): it is C, too */
 
 #define KVCACHED_API_VERSION 1
 
@@ -192,6 +193,7 @@ KVCACHED_API int kvcached_adapter_report(const char* adapter, const char* state)
  * context has launched, and up to `wait_ms` for the pool. */
 KVCACHED_API int kvcached_back_whole(uint64_t address, int64_t wait_ms);
 
+/* NOLINTEND(modernize-use-using) */
 #ifdef __cplusplus
 }
 #endif
