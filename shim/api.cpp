@@ -18,8 +18,9 @@ namespace {
 using namespace kvcached;
 using std::chrono::milliseconds;
 
-constexpr Duration kBusyPatience = std::chrono::seconds(1);   // for a capture to end
-constexpr Duration kClosePatience = std::chrono::seconds(2);  // for a closed cache's memory to go
+constexpr Duration kBusyPatience = std::chrono::seconds(1);     // for a capture to end
+constexpr Duration kClosePatience = std::chrono::seconds(2);    // for a closed cache's memory to go
+constexpr Duration kCreatePatience = std::chrono::seconds(10);  // for memory for pinned blocks
 // What a cache keeps warm however long it is quiet, unless the GPU is short of memory.
 constexpr Bytes kWarmFloor{256ULL << 20};
 constexpr std::uint64_t kWarmFloorShare = 128;  // but no more than this part of its limit
@@ -221,9 +222,13 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
     request.warm_floor =
         std::min(kWarmFloor, bytes_of(buffers.front()->budget().limit()) / kWarmFloorShare);
     std::shared_ptr<cache::Cache> cache;
-    const cache::Result made = persist(
-        process->clock(), kBusyPatience, cache::Result::not_now,
-        [&] { return cache::Cache::create(request, process->agent(), process->clock(), cache); });
+    const cache::Result made =
+        persist(process->clock(), kCreatePatience, cache::Result::shortage, [&] {
+          return persist(process->clock(), kBusyPatience, cache::Result::not_now, [&] {
+            return cache::Cache::create(request, process->agent(), process->clock(), cache);
+          });
+        });
+    buffers.front()->budget().drop_wish();
     if (made != cache::Result::ok) return code(made);
     for (const auto& buffer : buffers) process->claimed(buffer);
     kvcached_cache* const handle = process->remember(cache);

@@ -70,6 +70,7 @@ Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
     while (got.blocks < blocks) {
       const std::size_t stripe = index_.to_acquire();
       if (stripe == StripeIndex::kNone) break;
+      if (stripes_[stripe].live == 0 && kept_for_others(stripe)) break;
       const std::uint64_t most = whole_stripes ? free_of(stripe) : blocks - got.blocks;
       const std::uint64_t taken = take_from(stripe, most, out, got.ranges);
       got.blocks += taken;
@@ -82,6 +83,11 @@ Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
   if (wake) waker_.wake();
   if (got.blocks < blocks) got.result = Result::shortage;
   return got;
+}
+
+// Whether a stripe without live blocks must not be put to use again, because others wait for it.
+bool Cache::kept_for_others(std::size_t stripe) const noexcept {
+  return gated_ || pressed_ || (under_press_ && stripes_[stripe].state == State::draining);
 }
 
 // Takes up to `most` blocks out of a stripe, as far as there is room for ranges.
@@ -136,7 +142,8 @@ Result Cache::release(std::span<const BlockRange> ranges) noexcept {
         at = end;
       }
     }
-    wake = wake_if(index_.vacant() != 0 && sleeps_until_ == Instant::max());
+    const bool sleeps = sleeps_until_ == Instant::max() || (pressed_ && sleeps_until_ > now);
+    wake = wake_if(index_.vacant() != 0 && sleeps);
     if (waiting_ != 0) progress_.notify_all();
   }
   if (wake) waker_.wake();
@@ -184,13 +191,14 @@ Pages Cache::pages_of(std::size_t stripe) const noexcept {
   return sum;
 }
 
-Pages Cache::press(Pages pages) noexcept {
+Pages Cache::press(Pages pages, bool gated) noexcept {
   bool wake = false;
   Pages found;
   {
     const std::lock_guard lock(mutex_);
     if (closed_ || lost_) return {};
     under_press_ = static_cast<bool>(pages);
+    gated_ = gated;
     pressed_ = Pages();
     if (under_press_) {
       for (std::size_t stripe = index_.to_undrain(); stripe != StripeIndex::kNone;

@@ -128,7 +128,8 @@ Result Cache::pin(std::span<const BlockRange> pinned) {
       Stripe& s = stripes_[stripe];
       if (s.state == State::scratch) {
         Duration retry{};
-        const Result result = back_stripe(stripe, retry);
+        // Without them there is no cache: the pool is to know that somebody waits.
+        const Result result = back_stripe(stripe, pages_of(stripe), retry);
         if (result != Result::ok) {
           // Nothing that was launched uses the new extents, except strays: these end first.
           buffers_.front()->driver().synchronize(context());

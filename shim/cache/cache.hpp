@@ -104,9 +104,10 @@ class Cache final : public Worker {
   void trim() noexcept;
 
   // Others wait for memory: gives back so many pages, as far as they are without a live block, and
-  // grows for callers that wait only. Each call replaces the last; none: nobody waits any more.
-  // Returns what it can give, on its way out already or soon.
-  Pages press(Pages pages) noexcept;
+  // grows for callers that wait only. `gated`: more is in use than the tenant's share, so that what
+  // comes free is not put to use again either. Each call replaces the last; none: nobody waits any
+  // more. Returns what it can give, on its way out already or soon.
+  Pages press(Pages pages, bool gated) noexcept;
   // Pages that stripes with live blocks hold.
   Pages in_use_pages() const noexcept;
   // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
@@ -151,6 +152,7 @@ class Cache final : public Worker {
   void place(std::size_t stripe) noexcept;
   std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
                           std::size_t& used) noexcept;
+  bool kept_for_others(std::size_t stripe) const noexcept;
   bool is_pinned(BlockRange range) const noexcept;
   Pages pages_of(std::size_t stripe) const noexcept;
   std::uint64_t asked(Instant now) const noexcept;
@@ -163,7 +165,8 @@ class Cache final : public Worker {
   bool grow_if_needed(Instant now) noexcept;
   Growth grow_one(Instant now) noexcept;
   Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
-  Result back_stripe(std::size_t stripe, Duration& retry) noexcept;
+  Result back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept;
+  Pages wish(Instant now) noexcept;
   Result unback_stripe(std::size_t stripe) noexcept;
   bool release_one() noexcept;
   bool mark_surplus(Instant now) noexcept;
@@ -207,6 +210,7 @@ class Cache final : public Worker {
   Pages in_use_pages_;
   Pages pressed_;             // still to be marked for others
   bool under_press_ = false;  // others wait
+  bool gated_ = false;        // and are entitled to what comes free here
   bool wished_ = false;       // the pool knows that callers wait
   bool refused_ = false;      // the last try to grow was
   bool closed_ = false;

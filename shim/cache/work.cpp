@@ -51,7 +51,7 @@ Work Cache::work() noexcept {
 
 // Takes draining stripes back before new ones are backed.
 void Cache::undrain(Instant now) noexcept {
-  if (closed_) return;
+  if (closed_ || under_press_) return;
   while (need(now) > free_ready_) {
     const std::size_t stripe = index_.to_undrain();
     if (stripe == StripeIndex::kNone) return;
@@ -91,7 +91,7 @@ Cache::Growth Cache::grow_one(Instant now) noexcept {
     change(stripe, State::growing, 0);
   }
   Duration retry{};
-  const Result result = back_stripe(stripe, retry);
+  const Result result = back_stripe(stripe, wish(now), retry);
   return settle_growth(stripe, result, now + retry);
 }
 
@@ -123,8 +123,15 @@ Cache::Growth Cache::settle_growth(std::size_t stripe, Result result, Instant re
   return growth;
 }
 
+// What callers wait for, with what is ready for them already; none when that is enough.
+Pages Cache::wish(Instant now) noexcept {
+  const std::lock_guard lock(mutex_);
+  const std::uint64_t callers = asked(now);
+  return callers > free_ready_ ? pages_up(plan_.block_bytes() * callers) : Pages();
+}
+
 // All pieces of a stripe, or none. `retry`: when a refusal is worth another try.
-Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
+Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept {
   const std::span<const PieceRange> pieces = plan_.pieces(stripe);
   Budget& budget = buffers_.front()->budget();
   Pages missing;
@@ -133,12 +140,6 @@ Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
     return true;
   });
   retry = kPoolRetry;
-  Pages wish;
-  {
-    const std::lock_guard lock(mutex_);
-    const std::uint64_t callers = asked(clock_.now());
-    if (callers > free_ready_) wish = pages_up(plan_.block_bytes() * callers);
-  }
   if (missing && !budget.charge(missing, wish)) {
     const std::lock_guard lock(mutex_);
     wished_ = wished_ || static_cast<bool>(wish);
@@ -186,7 +187,7 @@ bool Cache::mark_surplus(Instant now) noexcept {
   for (;;) {
     const std::size_t stripe = index_.to_drain();
     if (stripe == StripeIndex::kNone) break;
-    if (free_ready_ - free_of(stripe) < (pressed_ ? asked(now) : keep)) break;
+    if (free_ready_ - free_of(stripe) < (!pressed_ ? keep : gated_ ? 0 : asked(now))) break;
     pressed_ = pressed_.minus_clamped(pages_of(stripe));
     stripes_[stripe].ticket = 0;
     change(stripe, State::draining, 0);

@@ -13,12 +13,13 @@ void obey(const ledger::Duty& duty, const cache::Registry& registry,
     for (const auto& worker : registry.workers()) {
       auto* const cache = dynamic_cast<cache::Cache*>(worker.get());
       if (cache == nullptr || cache->device() != device) continue;
-      left = left.minus_clamped(cache->press(left));
-      cache->pool_changed();
       // What is in use above the tenant's share goes when its holder can do without it.
-      const Pages in_use = cache->in_use_pages();
-      const Pages above = std::max(left, in_use.minus_clamped(duty.reuse));
-      cache->set_pressure(above);
+      const Pages above = cache->in_use_pages().minus_clamped(duty.reuse);
+      const Pages wanted = std::max(left, above);
+      const Pages found = cache->press(wanted, static_cast<bool>(above));
+      cache->set_pressure(wanted.minus_clamped(found));
+      cache->pool_changed();
+      left = left.minus_clamped(found);
     }
   } catch (...) {
     // No memory for the list: done at the next wake.

@@ -50,7 +50,7 @@ TEST_F(CacheWork, WhatOthersWaitForGoesThoughItIsExpected) {
   rig().work();
   const Pages held = cache().stats().held;
   ASSERT_GE(held, Pages(62));
-  EXPECT_GE(cache().press(Pages(20)), Pages(20));
+  EXPECT_GE(cache().press(Pages(20), false), Pages(20));
   rig().work();
   rig().driver.finish();
   rig().work();
@@ -58,18 +58,36 @@ TEST_F(CacheWork, WhatOthersWaitForGoesThoughItIsExpected) {
   EXPECT_LE(left, held - Pages(20));
   EXPECT_GE(left, held - Pages(40)) << "more than a stripe too much";
   // As long as others wait, it does not grow for what is only expected, but for callers it does.
-  cache().press(Pages(1));
+  cache().press(Pages(1), false);
   rig().work();
   EXPECT_LE(cache().stats().held, left);
-  cache().press(Pages());
+  cache().press(Pages(), false);
   rig().work();
   EXPECT_GE(cache().available(), 1'000U);
   EXPECT_TRUE(rig().exact());
 }
 
+TEST_F(CacheWork, WhatOthersAreEntitledToIsNotPutToUseAgain) {
+  rig().grow(400);
+  const Pages held = cache().stats().held;
+  cache().press(Pages(4), true);
+  ASSERT_EQ(rig().release({{64, 336}}), Result::ok);
+  rig().acquire(400);  // waits for it, but others wait too
+  EXPECT_LT(rig().last.blocks, 64U);
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  EXPECT_LE(cache().stats().held, held - Pages(4));
+  cache().press(Pages(), false);
+  rig().work();
+  rig().acquire(300);
+  EXPECT_EQ(rig().last.blocks, 300U);
+  EXPECT_TRUE(rig().exact());
+}
+
 TEST_F(CacheWork, PressTakesNothingThatIsLive) {
   const auto ranges = rig().grow(200);
-  EXPECT_LT(cache().press(Pages(1'000)), Pages(30));
+  EXPECT_LT(cache().press(Pages(1'000), false), Pages(30));
   rig().work();
   rig().driver.finish();
   rig().work();
