@@ -70,6 +70,7 @@ TEST_F(CacheWork, WhatOthersWaitForGoesThoughItIsExpected) {
 TEST_F(CacheWork, WhatOthersAreEntitledToIsNotPutToUseAgain) {
   rig().grow(400);
   const Pages held = cache().stats().held;
+  rig().budget.set_pool(held - Pages(4));  // the pool grants it no more
   cache().press(Pages(4), true);
   ASSERT_EQ(rig().release({{64, 336}}), Result::ok);
   rig().acquire(400);  // waits for it, but others wait too
@@ -78,7 +79,9 @@ TEST_F(CacheWork, WhatOthersAreEntitledToIsNotPutToUseAgain) {
   rig().driver.finish();
   rig().work();
   EXPECT_LE(cache().stats().held, held - Pages(4));
+  rig().budget.set_pool(Pages(4000));
   cache().press(Pages(), false);
+  cache().pool_changed();
   rig().work();
   rig().acquire(300);
   EXPECT_EQ(rig().last.blocks, 300U);
