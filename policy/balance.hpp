@@ -43,23 +43,27 @@ struct Rules {
   // the same stripe to and fro.
   std::uint32_t proximity_percent = 10;
   // Most pages that a tenant gives back in one tick (its own stripe, where that is larger).
-  Pages batch{16};
+  Pages batch{64};
 };
 
 // What `plan` decides for a tenant, and remembers of it for the next plan.
 struct Decision {
   Pages low;      // bounds of the target
   Pages high;     //
-  Pages target;   // its share now; up to here it is entitled to grow
+  Pages target;   // its share now
+  Pages offer;    // beyond its floor, for its wish: as much may be granted at once
   Pages reclaim;  // to be given back, in whole stripes
   Pages reuse;    // it may not have more than this in use without a new grant
 
-  bool aged = false;     // comes before all others
-  Instant since{};       // of the wish that the next two belong to
-  Instant queued{};      // `since`, or the end of the turn that it had in vain
-  Instant turn_began{};  // if aged
+  bool entitled = false;  // it uses less than its share, so that it may begin another wish
+  bool aged = false;      // comes before all others
+  Instant since{};        // of the wish that the next two belong to
+  Instant queued{};       // `since`, or the end of the turn that it had in vain
+  Instant turn_began{};   // if aged
 
-  bool settled = false;  // while targets are being found
+  // While a plan is being made.
+  bool settled = false;
+  Pages tried;
 };
 
 // One tenant as the pool sees it.
@@ -94,7 +98,9 @@ struct Pool {
   Pages limbo;      // of all dead, tenants' or not
   Pages untold;     // charged by members that have no record
   Pages shortfall;  // of size: the driver turned out not to have it
+  // What `plan` decides for all.
   Level level = Level::rest;
+  Pages open;  // spare and offered to nobody
 
   constexpr Pages capacity() const { return size.minus_clamped(shortfall); }
 };
@@ -125,9 +131,15 @@ constexpr Pages missing(const Tenant& t) {
 constexpr Pages floor(const Tenant& t) {
   return t.min.minus_clamped(t.charged).minus_clamped(t.limbo);
 }
-// What it wants and is entitled to, as of the last plan.
+// In use for as long as it likes.
+constexpr Pages in_use(const Tenant& t) { return is_firm(t) ? t.charged : t.used; }
+// What it lacks for its wish, if it is its turn, as of the last plan. A wish is met as a whole,
+// also where that is more than the share: a share of many tenants is less than most requests need,
+// and half a request is of no use to anyone.
 constexpr Pages claim(const Tenant& t) {
-  return whole(std::min(missing(t), t.plan.target.minus_clamped(t.charged)), t.stripe);
+  if (!t.plan.entitled) return {};
+  const Pages most = t.plan.aged ? t.plan.target : t.max;
+  return whole(std::min(missing(t), most.minus_clamped(t.charged)), t.stripe);
 }
 
 Pages free_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept;
@@ -142,8 +154,8 @@ bool may_promise(const Pool& pool, std::span<const Tenant> tenants, std::size_t 
                  Pages min) noexcept;
 
 // Sets the pool's level and every tenant's plan. Called again without a change it changes nothing.
-// Returns what is claimed and neither free nor on its way: while that is not 0, nobody above its
-// target may reuse what it frees.
+// Returns what is claimed and neither free nor on its way: while that is not 0, nobody begins new
+// work above its target.
 // Needs at most kMostTenants.
 Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant now) noexcept;
 
@@ -152,11 +164,12 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
 Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
                 Pages wanted) noexcept;
 // The same, and books it. Before the pages are created: the account may overstate.
-Pages grant(const Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept;
+Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept;
 // Books what was granted, but not created after all, or what has been released.
 void give_back(Tenant& tenant, Pages pages) noexcept;
 
-// The gate: whether a tenant may put `pages` more of those that it is charged to use.
+// The gate: whether a tenant may put `pages` more of those that it is charged to use, for new work.
+// Work that runs should not be asked: its engine would throw it away and do it again.
 constexpr bool may_reuse(const Tenant& tenant, Pages pages) {
   return tenant.used + pages <= tenant.plan.reuse;
 }

@@ -44,48 +44,59 @@ bool may_promise(const Pool& pool, std::span<const Tenant> tenants, std::size_t 
          spare_for(pool, tenants, tenant);
 }
 
-Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
-                Pages wanted) noexcept {
+namespace {
+
+struct Parts {
+  Pages promised;  // its minimum, unconditional
+  Pages offered;   // for its wish
+  Pages open;      // what nobody claims: up to the target, and beyond it where there is plenty
+  Pages sum() const { return promised + offered + open; }
+};
+
+Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
+               Pages wanted) {
   const Tenant& own = tenants[tenant];
-  const Pages room = std::min(wanted, own.max.minus_clamped(own.charged));
-  Pages left = spare_for(pool, tenants, tenant);
-
-  // The minimum is unconditional.
-  const Pages promised = std::min({room, floor(own), left});
-  left -= promised;
-
-  // Up to the target: after those whose claims are older, and never the last pages, which the aged
-  // claim finds free thanks to that. Floors of older ones are not in `left` already.
-  const Pages entitled =
-      std::min(room - promised, own.plan.target.minus_clamped(own.charged).minus_clamped(promised));
-  Pages before;
-  Pages others;
-  for (const Tenant& t : tenants) {
-    if (&t == &own) continue;
-    const Pages unfunded = claim_beyond_floor(t);
-    others += unfunded;
-    if (!goes_before(own, t)) before += unfunded;
-  }
-  if (!own.plan.aged) before += bare_mark(pool.capacity());
-  const Pages due = std::min(entitled, left.minus_clamped(before));
-  left -= due;
-
-  // Beyond the target: what nobody claims, as long as there is plenty.
-  Pages extra;
+  const Pages left = spare_for(pool, tenants, tenant);
+  Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
+  Parts parts;
+  parts.promised = std::min(room, floor(own));
+  room -= parts.promised;
+  parts.offered = std::min(room, own.plan.offer);
+  room -= parts.offered;
+  const Pages before = own.charged + parts.promised + parts.offered;
+  Pages most = std::min(own.plan.target.minus_clamped(before), pool.open);
   if (pool.level < Level::tight) {
-    extra =
-        std::min(room - promised - due, left.minus_clamped(others + tight_mark(pool.capacity())));
+    const Pages kept = tight_mark(pool.capacity()) - bare_mark(pool.capacity());
+    most = std::max(most, pool.open.minus_clamped(kept));
   }
-  return whole(promised + due + extra, own.stripe);
+  parts.open = std::min(room, most);
+  // A part of a wish would lie idle, or be taken again by an older one.
+  if (parts.sum() < std::min(wanted, missing(own))) parts.open = Pages();
+  const Pages rest = parts.sum() - whole(parts.sum(), own.stripe);
+  // What does not make up a stripe stays, first of all what is open.
+  const Pages from_open = std::min(rest, parts.open);
+  parts.open -= from_open;
+  const Pages from_offer = std::min(rest - from_open, parts.offered);
+  parts.offered -= from_offer;
+  parts.promised -= rest - from_open - from_offer;
+  return parts;
 }
 
-Pages grant(const Pool& pool, std::span<Tenant> tenants, std::size_t tenant,
-            Pages wanted) noexcept {
-  const Pages pages = grantable(pool, tenants, tenant, wanted);
+}  // namespace
+
+Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
+                Pages wanted) noexcept {
+  return parts_of(pool, tenants, tenant, wanted).sum();
+}
+
+Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept {
+  const Parts parts = parts_of(pool, tenants, tenant, wanted);
   Tenant& own = tenants[tenant];
-  own.charged += pages;
-  own.plan.reuse += pages;  // else it could not use them before the next plan
-  return pages;
+  own.charged += parts.sum();
+  own.plan.reuse += parts.sum();  // else it could not use them before the next plan
+  own.plan.offer -= parts.offered;
+  pool.open -= parts.open;
+  return parts.sum();
 }
 
 void give_back(Tenant& tenant, Pages pages) noexcept {

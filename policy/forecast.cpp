@@ -121,7 +121,7 @@ Pages Warm::keep(Instant now, balance::Level level) noexcept {
   level_ = level;
   if (level >= balance::Level::tight) {
     freed_ = {};
-    return low(now);
+    return level == balance::Level::bare ? Pages() : low(now);
   }
   double surplus = 0;
   for (std::size_t i = 0; i < kSteps; ++i) {

@@ -10,13 +10,19 @@
 // I2  free + shortfall covers all floors. Without the shortfall it could not hold: the driver may
 //     have less than was promised.
 // I3  No grant exceeds the maximum; a maximum lowered later is not a reason to take anything. A
-//     reclaim leaves the minimum and used pages alone, and what is held for a wish, and the target
-//     but for less than a stripe, of which nobody could make use. The last two hold against all but
-//     the aged claim, which would else wait for forecasts and for those who wait for it.
+//     reclaim leaves the minimum and used pages alone, and the target but for less than a stripe,
+//     of which nobody could make use. What is held for a wish is taken only for one that goes
+//     before, else two that are met in part would wait for each other; and for the aged claim, what
+//     a target keeps idle, which is a mere forecast.
 // I4  Targets sum up to at most the pool, lie within their bounds, and do not depend on the order
 //     of the records; nor does any other decision.
-// I5  After a grant beyond its own floor, what is spare still covers all claims older than it. And
-//     the first of all claims gets what is spare, so nothing is kept for nobody.
+// I5  What is offered is there, and a grant beyond the own floor leaves others' offers alone.
+// Claims
+//     are offered in order, each as a whole; the first without an offer does not fit into what
+//     those before it leave. So an entitled waiter is passed only by who fits where it does not,
+//     and the aged one by nobody: it is offered all there is. (That nobody younger ever passes
+//     would leave pages idle for claims that they do not cover, which cost most of the work done in
+//     simulations.)
 // I6  In the closing phase, in which everybody obeys and requests end, every wish that can be met
 //     is met in time, though all others go on wishing. In the steps before, the input decides
 //     whether anybody frees anything, so there is no bound.
@@ -26,10 +32,11 @@
 // I9  However a process dies, between the booking and the creation of its pages too, I1 and I2 hold
 //     and the books cover what the driver handed out.
 // I10 What the driver refused leaves the charge as it was (in PoolModel::create).
-// And, of the gate: while something claimed cannot be found, nobody above its target may reuse; and
-// what cannot be found is nowhere: the aged claim would take it from anyone.
+// And, of the gate: while something claimed cannot be found, nobody above its target begins new
+// work but the one whose turn it is. And what the aged claim cannot find is nowhere.
 #include <cstdint>
 #include <cstdio>
+#include <utility>
 
 #include "tests/fuzz/pool_model.hpp"
 
@@ -47,8 +54,9 @@ Counter counter;
 
 bool same(const Tenant& a, const Tenant& b) {
   return a.plan.target == b.plan.target && a.plan.reclaim == b.plan.reclaim &&
-         a.plan.reuse == b.plan.reuse && a.plan.aged == b.plan.aged &&
-         a.plan.queued == b.plan.queued && a.plan.low == b.plan.low && a.plan.high == b.plan.high;
+         a.plan.reuse == b.plan.reuse && a.plan.offer == b.plan.offer &&
+         a.plan.aged == b.plan.aged && a.plan.queued == b.plan.queued && a.plan.low == b.plan.low &&
+         a.plan.high == b.plan.high;
 }
 
 void check_books(const PoolModel& m) {
@@ -65,17 +73,21 @@ void check_books(const PoolModel& m) {
   require(booked >= m.created + m.pool.untold);  // I9
 }
 
-void check_reclaim(const PoolModel& m, const Tenant& t, bool some_aged) {
+void check_reclaim(const PoolModel& m, const Tenant& t, const Tenant* aged) {
   const Decision& plan = t.plan;
   const Pages kept = t.charged.minus_clamped(t.leaving).minus_clamped(plan.reclaim);
   if (plan.reclaim) {
     require(plan.reclaim == whole(plan.reclaim, t.stripe));
+    require(!is_firm(t) && plan.reclaim <= at_hand(t));
     require(kept >= t.min);  // I3
-    require(kept + t.stripe > plan.target || some_aged);
-    require(plan.reclaim <= (some_aged && !plan.aged ? at_hand(t) : idle(t)));
-    require(!is_firm(t));
+    const bool for_earlier = std::any_of(m.tenants.begin(), m.tenants.end(), [&](const Tenant& o) {
+      return claim(o) && o.id != t.id && goes_before(o, t);
+    });
+    require(plan.reclaim <= idle(t) || for_earlier);
+    require(kept + t.stripe > plan.target || (t.want && for_earlier) || aged != nullptr);
   }
-  if (m.unmet && t.used + Pages(1) > std::max(t.min, plan.target)) {
+  const bool begins = plan.entitled && !missing(t);
+  if (m.unmet && !begins && t.used + Pages(1) > std::max(t.min, plan.target)) {
     require(!may_reuse(t, Pages(1)));
   }
   // I7
@@ -103,7 +115,7 @@ void check_plan(PoolModel& m) {
     aged = &t;
   }
   require(targets <= m.pool.capacity());  // I4
-  for (const Tenant& t : m.tenants) check_reclaim(m, t, aged != nullptr);
+  for (const Tenant& t : m.tenants) check_reclaim(m, t, aged);
 
   // I8, and I4: by turning the order around.
   PoolModel again = m;
@@ -118,26 +130,43 @@ void check_plan(PoolModel& m) {
   }
 }
 
-// I5, second half, and that nothing is left untouched while the aged claim is not met.
-void check_progress(const PoolModel& m) {
-  const Tenant* first = nullptr;
+// I5, and that nothing is left untouched while the aged claim is not met.
+void check_claims(const PoolModel& m) {
+  std::vector<const Tenant*> claims;
+  Pages offered;
   for (const Tenant& t : m.tenants) {
-    if (claim_beyond_floor(t) && (first == nullptr || goes_before(t, *first))) first = &t;
+    if (claim_beyond_floor(t)) claims.push_back(&t);
+    offered += t.plan.offer;
   }
-  if (first == nullptr) return;
-  const Pages kept = first->plan.aged ? Pages() : bare_mark(m.pool.capacity());
-  const Pages there = spare_pages(m.pool, m.tenants).minus_clamped(kept);
-  const auto place = static_cast<std::size_t>(first - m.tenants.data());
-  const Pages got = grantable(m.pool, m.tenants, place, claim(*first));
-  require(got + first->stripe > std::min(there, claim_beyond_floor(*first)));
-  if (!first->plan.aged) return;
-  Pages found = spare_pages(m.pool, m.tenants);
+  Pages left = spare_pages(m.pool, m.tenants);
+  require(offered + m.pool.open <= left);
+  std::sort(claims.begin(), claims.end(),
+            [](const Tenant* a, const Tenant* b) { return goes_before(*a, *b); });
+  Pages kept = bare_mark(m.pool.capacity());
+  for (const Tenant* t : claims) {
+    const Pages wanted = claim_beyond_floor(*t);
+    if (t->plan.aged) {
+      require(t->plan.offer == std::min(wanted, left));
+    } else {
+      left = left.minus_clamped(std::exchange(kept, Pages()));
+      if (!t->plan.offer) require(wanted > left);
+      if (!t->plan.offer) break;
+      require(t->plan.offer == wanted);
+    }
+    const auto place = static_cast<std::size_t>(t - m.tenants.data());
+    const Pages promised = t->plan.offer ? floor(*t) : Pages();  // there may be less
+    require(grantable(m.pool, m.tenants, place, claim(*t)) + t->stripe >
+            std::min(claim(*t), promised + t->plan.offer));
+    left -= t->plan.offer;
+  }
+  if (claims.empty() || !claims.front()->plan.aged) return;
+  Pages found = claims.front()->plan.offer;
   for (const Tenant& t : m.tenants) found += t.leaving + t.plan.reclaim;
-  if (claim_beyond_floor(*first) <= found) return;
+  if (claim_beyond_floor(*claims.front()) <= found) return;
   for (const Tenant& t : m.tenants) {
     const Pages above = t.charged.minus_clamped(t.leaving).minus_clamped(t.min);
-    const Pages may_go = t.plan.aged ? idle(t) : at_hand(t);
-    require(!whole(std::min(may_go, above).minus_clamped(t.plan.reclaim), t.stripe));
+    require(t.plan.aged ||
+            !whole(std::min(at_hand(t), above).minus_clamped(t.plan.reclaim), t.stripe));
   }
 }
 
@@ -145,7 +174,7 @@ void check(PoolModel& m) {
   ++counter.steps;
   check_books(m);
   check_plan(m);
-  check_progress(m);
+  check_claims(m);
 }
 
 void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) {

@@ -122,22 +122,23 @@ class PoolModel {
     t.want = Pages();
   }
 
-  // A grant, checked: within the limits, in whole stripes, and past nobody older.
+  // A grant, checked: within the limits, in whole stripes, and of nothing that was offered to
+  // others.
   Pages take(std::size_t i, Pages wanted) {
     plan();
     Tenant& t = tenants[i];
     const Pages before = t.charged;
     const Pages floor_before = floor(t);
-    Pages older;
+    Pages offered;
     for (const Tenant& other : tenants) {
-      if (other.id != t.id && !goes_before(t, other)) older += claim_beyond_floor(other);
+      if (other.id != t.id) offered += other.plan.offer;
     }
     const Pages got = grant(pool, tenants, i, wanted);
     require(t.charged == before + got && got <= wanted);
     require(got == whole(got, t.stripe));
     if (!got) return got;
-    require(t.charged <= t.max);                                           // I3
-    if (got > floor_before) require(spare_pages(pool, tenants) >= older);  // I5
+    require(t.charged <= t.max);                                             // I3
+    if (got > floor_before) require(spare_pages(pool, tenants) >= offered);  // I5
     return got;
   }
 

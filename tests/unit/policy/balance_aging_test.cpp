@@ -116,19 +116,20 @@ TEST(BalanceAgingTest, AForecastKeepsNothingFromTheAgedClaim) {
   EXPECT_EQ(rig.reclaim(0), Pages(50));
 }
 
-// Two unfinished wishes that together exceed the pool: each holds what the other waits for.
-TEST(BalanceAgingTest, TheAgedClaimGetsWhatYoungerOnesHoldUnused) {
+// One that is not aged is met as a whole or not at all; the aged one takes what it can get.
+TEST(BalanceAgingTest, OnlyTheAgedClaimIsMetInPart) {
   Rig rig(1000);
-  rig.add(500, 0);
-  rig.add(500, 0);
-  rig.wish(0, 900, seconds(2));
-  rig.wish(1, 900, seconds(3));
-  rig.plan();
+  rig.add(300, 0, 100);
+  rig.add(500, 500);
+  rig.add(195, 195);
+  rig.wish(1, 300);
+  EXPECT_EQ(rig.plan(), Pages(300));
   EXPECT_EQ(rig.reclaim(0), Pages(0));
-  rig.now += seconds(3);
-  EXPECT_EQ(rig.plan(), Pages(0));
-  EXPECT_TRUE(rig[1].plan.aged);
-  EXPECT_EQ(rig.reclaim(0), Pages(400));
+  EXPECT_EQ(rig.grantable(1, 300), Pages(0));
+  rig.wish(1, 300, seconds(6));
+  EXPECT_EQ(rig.plan(), Pages(95));
+  EXPECT_EQ(rig.reclaim(0), Pages(200));
+  EXPECT_EQ(rig.grantable(1, 300), Pages(5));
 }
 
 }  // namespace

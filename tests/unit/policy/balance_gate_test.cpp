@@ -27,13 +27,34 @@ TEST(BalanceGateTest, OpenWhenWhatIsClaimedHasBeenFound) {
   rig.add(200, 200);
   rig.wish(1, 90);
   EXPECT_EQ(rig.plan(), Pages(0));
-  EXPECT_EQ(rig.reclaim(0), Pages(100));
-  EXPECT_TRUE(may_reuse(rig[0], Pages(100)));   // what is not asked back
-  EXPECT_FALSE(may_reuse(rig[0], Pages(101)));  // nor on its way
+  EXPECT_EQ(rig.reclaim(0), Pages(90));
+  EXPECT_TRUE(may_reuse(rig[0], Pages(110)));   // what is not asked back
+  EXPECT_FALSE(may_reuse(rig[0], Pages(111)));  // nor on its way
   rig[0].leaving = Pages(100);
   rig.plan();
   EXPECT_TRUE(may_reuse(rig[0], Pages(100)));
   EXPECT_FALSE(may_reuse(rig[0], Pages(101)));
+}
+
+// It was its turn, and it got all it needs: more than its share, as most requests do where many
+// share a pool.
+TEST(BalanceGateTest, WhoseTurnItIsMayBeginBeyondItsTarget) {
+  Rig rig(1000);
+  rig.add(400, 0);
+  rig.add(300, 300);
+  rig.add(300, 300);
+  rig.wish(0, 400);
+  rig.wish(1, 400);
+  rig.wish(2, 400);
+  EXPECT_GT(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.target(0), Pages(333));
+  EXPECT_TRUE(may_reuse(rig[0], Pages(400)));
+  // Not while it has its share in use.
+  rig[0].used = Pages(340);
+  rig[0].want = Pages(60);
+  EXPECT_GT(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.target(0), Pages(333));
+  EXPECT_FALSE(may_reuse(rig[0], Pages(60)));
 }
 
 TEST(BalanceGateTest, AMinimumIsAlwaysReusable) {
@@ -66,7 +87,7 @@ TEST(BalanceStoppedTest, WhatCannotComeBackIsNobodysTarget) {
   rig.add(200, 200);
   rig.wish(1, 400, seconds(1));
   rig.wish(2, 150, seconds(6));
-  EXPECT_EQ(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.plan(), Pages(200));
   EXPECT_EQ(rig.target(0), Pages(600));
   EXPECT_EQ(rig.target(1), Pages(50));
   EXPECT_EQ(rig.target(2), Pages(350));

@@ -18,10 +18,14 @@ TEST(BalanceGrantTest, OthersFloorsStay) {
   Rig rig(1000);
   rig.add(0, 0);
   rig.add(100, 0, 600);
-  rig.wish(0, 1000);
-  rig.plan();
   // All but the floor of 500 and the last per cent.
-  EXPECT_EQ(rig.grantable(0, 1000), Pages(390));
+  rig.wish(0, 390);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 390), Pages(390));
+  rig[1].used = Pages(100);
+  rig.wish(0, 391);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 391), Pages(0));
 }
 
 TEST(BalanceGrantTest, LimboCountsTowardsTheFloor) {
@@ -46,26 +50,76 @@ TEST(BalanceGrantTest, TheMinimumIsUnconditional) {
 TEST(BalanceGrantTest, OlderClaimsComeFirst) {
   Rig rig(1000);
   for (int i = 0; i < 3; ++i) rig.add(200, 200);
-  rig.wish(0, 250, seconds(1));
+  rig.wish(0, 150, seconds(1));
   rig.wish(1, 250, seconds(3));
-  rig.wish(2, 250, seconds(2));
+  rig.wish(2, 130, seconds(2));
   rig.plan();
-  EXPECT_EQ(claim(rig[1]), Pages(133));
-  EXPECT_EQ(rig.grantable(1, 133), Pages(133));
-  EXPECT_EQ(rig.grantable(2, 133), Pages(133));
-  // 400 are free; two older claims and the last per cent are left alone.
-  EXPECT_EQ(rig.grantable(0, 133), Pages(400 - 266 - 10));
+  // 400 are free, and the last per cent is left alone.
+  EXPECT_EQ(rig.grantable(0, 150), Pages(0));
+  EXPECT_EQ(rig.grantable(1, 250), Pages(250));
+  EXPECT_EQ(rig.grantable(2, 130), Pages(130));
+}
+
+// Else the pages would lie there for nothing. Once the older one is aged, it is not passed any
+// more.
+TEST(BalanceGrantTest, AClaimThatCannotBeMetIsPassedOver) {
+  Rig rig(1000);
+  for (int i = 0; i < 2; ++i) rig.add(300, 300);
+  rig.wish(0, 390, seconds(1));
+  rig.wish(1, 450, seconds(4));
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 390), Pages(390));
+  EXPECT_EQ(rig.grantable(1, 450), Pages(0));
+  rig.wish(1, 450, seconds(6));
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 390), Pages(0));
+  EXPECT_EQ(rig.grantable(1, 450), Pages(400));
+}
+
+// A share of many tenants is less than what a request needs.
+TEST(BalanceGrantTest, AWishIsMetAsAWhole) {
+  Rig rig(1000);
+  rig.add(0, 0);
+  rig.add(600, 600);
+  rig.add(200, 200);
+  rig.wish(0, 190);
+  rig.wish(1, 900);
+  rig.wish(2, 900);
+  rig[1].weight = 8;
+  rig.plan();
+  EXPECT_EQ(rig.target(0), Pages(100));
+  EXPECT_EQ(rig.grantable(0, 190), Pages(190));
+  // But only one at a time.
+  EXPECT_EQ(grant(rig.pool, rig.tenants, 0, Pages(190)), Pages(190));
+  rig[0].used = Pages(190);
+  rig.wish(0, 5);
+  rig.plan();
+  EXPECT_EQ(claim(rig[0]), Pages(0));
+}
+
+// What a grant used up is not granted once more before the next plan.
+TEST(BalanceGrantTest, OffersAndOpenPagesAreSpentOnce) {
+  Rig rig(1000);
+  rig.add(200, 200);
+  rig.add(200, 200);
+  rig.wish(0, 300);
+  rig.plan();
+  EXPECT_EQ(grant(rig.pool, rig.tenants, 0, Pages(300)), Pages(300));
+  EXPECT_EQ(rig[0].plan.offer, Pages(0));
+  // 600 were free, 20 are kept back.
+  EXPECT_EQ(grant(rig.pool, rig.tenants, 1, Pages(200)), Pages(200));
+  EXPECT_EQ(rig.grantable(1, 200), Pages(80));
 }
 
 TEST(BalanceGrantTest, AmongEquallyOldTheSmallerIdComesFirst) {
   Rig rig(1000);
   for (int i = 0; i < 2; ++i) rig.add(400, 400);
-  rig.wish(0, 250);
-  rig.wish(1, 250);
+  rig.wish(0, 150);
+  rig.wish(1, 150);
   std::swap(rig[0].id, rig[1].id);
   rig.plan();
-  EXPECT_EQ(rig.grantable(1, 100), Pages(100));
-  EXPECT_EQ(rig.grantable(0, 100), Pages(200 - 100 - 10));
+  EXPECT_EQ(rig.grantable(1, 150), Pages(150));
+  EXPECT_EQ(rig.grantable(0, 150), Pages(0));
 }
 
 // A claim's own floor is there for it already: setting the pages aside twice would idle them.
@@ -83,9 +137,12 @@ TEST(BalanceGrantTest, LeavesTheLastPerCentToTheAged) {
   Rig rig(1000);
   rig.add(500, 500);
   rig.add(450, 450);
+  rig.wish(1, 40);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(1, 40), Pages(40));
   rig.wish(1, 50);
   rig.plan();
-  EXPECT_EQ(rig.grantable(1, 50), Pages(40));
+  EXPECT_EQ(rig.grantable(1, 50), Pages(0));
   rig.wish(1, 50, seconds(6));
   rig.plan();
   EXPECT_EQ(rig.grantable(1, 50), Pages(50));
