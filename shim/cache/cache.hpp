@@ -166,7 +166,7 @@ class Cache final : public Worker {
   Growth grow_one(Instant now) noexcept;
   Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
   Result back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept;
-  Pages wish(Instant now) noexcept;
+  Pages wish(Instant now, std::size_t stripe) noexcept;
   Result unback_stripe(std::size_t stripe) noexcept;
   bool release_one() noexcept;
   bool mark_surplus(Instant now) noexcept;

@@ -91,7 +91,7 @@ Cache::Growth Cache::grow_one(Instant now) noexcept {
     change(stripe, State::growing, 0);
   }
   Duration retry{};
-  const Result result = back_stripe(stripe, wish(now), retry);
+  const Result result = back_stripe(stripe, wish(now, stripe), retry);
   return settle_growth(stripe, result, now + retry);
 }
 
@@ -123,11 +123,13 @@ Cache::Growth Cache::settle_growth(std::size_t stripe, Result result, Instant re
   return growth;
 }
 
-// What callers wait for, with what is ready for them already; none when that is enough.
-Pages Cache::wish(Instant now) noexcept {
+// What a caller waits for, with what is ready for it already; none when that is enough. A wish is
+// met as a whole: who does not wait takes what comes, so that it is one stripe.
+Pages Cache::wish(Instant now, std::size_t stripe) noexcept {
   const std::lock_guard lock(mutex_);
-  const std::uint64_t callers = asked(now);
-  return callers > free_ready_ ? pages_up(plan_.block_bytes() * callers) : Pages();
+  if (asked(now) <= free_ready_) return {};
+  const Pages ready = pages_up(plan_.block_bytes() * free_ready_);
+  return std::max(pages_up(plan_.block_bytes() * waiting_), ready + pages_of(stripe));
 }
 
 // All pieces of a stripe, or none. `retry`: when a refusal is worth another try.

@@ -32,12 +32,14 @@ TEST_F(ContestTest, AClaimCallsUponIdlePeers) {
   EXPECT_LE(a->duty().reclaim, Pages(40));
   EXPECT_NE(a->rung(), rung) << "nobody told it";
 
-  // As it gives, less is asked, and the claimant is told.
+  // A wish is met as a whole: then the claimant is told.
   const std::uint32_t heard = b->rung();
   a->uncharge(Pages(15));
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_GE(a->duty().reclaim, Pages(15));
+  a->uncharge(Pages(20));
   EXPECT_NE(b->rung(), heard);
   EXPECT_TRUE(b->charge(Pages(10), Pages(30)));
-  a->uncharge(Pages(20));
   EXPECT_TRUE(b->charge(Pages(20), Pages(30)));
   EXPECT_EQ(a->duty().reclaim, Pages()) << "all claims are met";
   EXPECT_EQ(b->charged(), Pages(30));
@@ -94,15 +96,13 @@ TEST_F(ContestTest, WeightsDecideWhoMayGrow) {
   ASSERT_TRUE(light->charge(Pages(98)));
   use(*light, 98);
   use(*heavy, 0);
-  EXPECT_FALSE(heavy->charge(Pages(5), Pages(100)));
-  EXPECT_FALSE(light->charge(Pages(2), Pages(2))) << "it has more than its quarter";
+  EXPECT_FALSE(heavy->charge(Pages(5), Pages(50)));
+  light->uncharge(Pages(20));
+  use(*light, 78);
+  EXPECT_LT(light->duty().reuse, Pages(78)) << "it has more than its share";
   light->uncharge(Pages(40));
-  use(*light, 58);
-  EXPECT_FALSE(light->charge(Pages(5), Pages(5)));
-  EXPECT_TRUE(heavy->charge(Pages(35), Pages(100)));
-  use(*heavy, 35);
-  light->uncharge(Pages());  // plans anew
-  EXPECT_LE(light->duty().reuse, Pages(25));
+  use(*light, 38);
+  EXPECT_TRUE(heavy->charge(Pages(50), Pages(50)));
 }
 
 TEST_F(ContestTest, ADroppedClaimBothersNobody) {
