@@ -20,7 +20,7 @@ using std::chrono::milliseconds;
 
 constexpr Duration kBusyPatience = std::chrono::seconds(1);     // for a capture to end
 constexpr Duration kClosePatience = std::chrono::seconds(2);    // for a closed cache's memory to go
-constexpr Duration kCreatePatience = std::chrono::seconds(10);  // for memory for pinned blocks
+constexpr Duration kCreatePatience = std::chrono::seconds(30);  // for memory for pinned blocks
 // What a cache keeps warm however long it is quiet, unless the GPU is short of memory.
 constexpr Bytes kWarmFloor{256ULL << 20};
 constexpr std::uint64_t kWarmFloorShare = 128;  // but no more than this part of its limit

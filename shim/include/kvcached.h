@@ -134,7 +134,7 @@ typedef struct kvcached_cache_info {
 
 /* Claims the elastic allocations in which the segments lie; contents written so far are dropped and
  * unbacked addresses read undefined values. Pinned blocks are backed before it returns: it waits for
- * memory for them, 10 s at most (KVCACHED_SHORT). The caller
+ * memory for them, 30 s at most (KVCACHED_SHORT). The caller
  * keeps the allocations alive until kvcached_cache_destroy; freeing one destroys the cache. */
 KVCACHED_API int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** cache);
 KVCACHED_API int kvcached_cache_destroy(kvcached_cache* cache);

@@ -9,6 +9,7 @@ import time
 import simulated_engine
 
 STEP = 0.004  # seconds, as the GPU's part would take
+TOKENS = 60
 
 
 def greedy(stop):
@@ -20,7 +21,7 @@ def greedy(stop):
     while not os.path.exists(stop):
         while len(engine.core.scheduler.waiting) < 8:
             number += 1
-            engine.add("g%d" % number, range(number, number + 200), 200)
+            engine.add("g%d" % number, range(number, number + 200), TOKENS)
         engine.step()
         time.sleep(STEP)
         steps += 1
@@ -34,7 +35,7 @@ def greedy(stop):
                 least = min(least, charged)
     engine.run()
     engine.check()
-    wrong = sum(len(tokens) != 200 for tokens in engine.outputs.values())
+    wrong = sum(len(tokens) != TOKENS for tokens in engine.outputs.values())
     return {"peak": peak, "least": least, "steps": steps, "wrong": wrong,
             "finished": len(engine.outputs)}
 
