@@ -151,13 +151,17 @@ class Balloon:
         except Exception as error:
             self.fail(error)
 
-    def make_room(self, need):
-        """The engine found that it cannot have `need` blocks. True when it can now."""
+    def make_room(self, need, beyond):
+        """The engine found that it cannot have `need` blocks, and perhaps not `beyond` more. True
+        when it should ask again."""
         try:
             free = self.queue.num_free_blocks
-            if need <= free or need > free + self.withheld:
+            want = need + beyond
+            if want > free + self.withheld:
+                want = need  # it can only have them if nothing beyond was asked for
+            if want <= free or want > free + self.withheld:
                 return False
-            self.grow(need - free)
+            self.grow(want - free)
         except Exception as error:
             self.fail(error)
         return need <= self.queue.num_free_blocks

@@ -1,5 +1,6 @@
 """One engine for the tests of the vLLM adapter: vLLM's own scheduler, block pool and engine core
 where $VLLM_SITE names an unpacked wheel, else a miniature with the same seams."""
+import importlib
 import os
 import pathlib
 import sys
@@ -36,7 +37,8 @@ if SITE:
     # In front of the finder that knows the wheel, as in a process that the library is loaded into.
     sys.meta_path.remove(package.finder)
     sys.meta_path.insert(0, package.finder)
-    import vllm.v1.engine.core  # noqa: F401
+    for name in ("vllm.v1.engine.core", *package.vllm.hooks()):
+        importlib.import_module(name)
 else:
     package = load_adapters()
     from doubles import miniature
@@ -46,6 +48,16 @@ else:
             hook(miniature.MODULES[name])
 stand_in_torch()
 adapter = package.vllm
+
+
+def free_queue():
+    """The engine's class of free blocks."""
+    return importlib.import_module("vllm.v1.core.block_pool").FreeKVCacheBlockQueue
+
+
+def one_allocation():
+    """Whether all layers of the engine lie in one allocation."""
+    return hasattr(sys.modules.get("vllm.v1.worker.utils"), "allocate_kv_cache")
 
 
 class Engine:
@@ -77,7 +89,7 @@ class Engine:
 
     @property
     def balloon(self):
-        return self.pool._kvcached
+        return getattr(self.pool, "_kvcached", None)
 
     @property
     def cache(self):
@@ -138,11 +150,18 @@ class Engine:
         assert len(found) == self.pool.get_num_free_blocks()
         return found
 
+    def sinks(self):
+        """Blocks that the engine took for good when it started."""
+        coordinator = self.core.scheduler.kv_cache_manager.coordinator
+        return [block for manager in getattr(coordinator, "single_type_managers", ())
+                for block in getattr(manager, "sink_blocks", ())]
+
     def check(self):
         """Allocatable implies backed, and all books agree."""
         free = self.free_blocks()
         numbers = {block.block_id for block in free}
         used = {block.block_id for block in self.pool.blocks if block.ref_cnt and not block.is_null}
+        used |= {block.block_id for block in self.sinks()}
         assert len(numbers) == len(free) and not numbers & used and 0 not in numbers
         assert all(not block.ref_cnt for block in free)
         total = self.pool.num_gpu_blocks - 1

@@ -86,6 +86,7 @@ class Library:
 class Cache:
     def __init__(self, library, segments, blocks, pinned):
         self.library = library
+        self.segments = list(segments)
         self.claims = {base for base, _, _ in segments}
         self.alive = True
         self.ranges = []
