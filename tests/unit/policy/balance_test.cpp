@@ -46,10 +46,10 @@ TEST(BalanceTest, WhatIsFreeIsNotTakenFromAnyone) {
   Rig rig(1000);
   rig.add(500, 0);
   rig.add(100, 100);
-  rig.wish(1, 390);
+  rig.wish(1, 380);
   EXPECT_EQ(rig.plan(), Pages(0));
   EXPECT_EQ(rig.reclaim(0), Pages(0));
-  rig.wish(1, 391);
+  rig.wish(1, 381);
   EXPECT_EQ(rig.plan(), Pages(0));
   EXPECT_EQ(rig.reclaim(0), Pages(1));
 }
