@@ -30,7 +30,12 @@ class PoolModel {
   static constexpr std::size_t kMost = 40;
   static constexpr std::uint64_t kPages = 600;
 
-  PoolModel() { pool.size = Pages(kPages); }
+  PoolModel() {
+    pool.size = Pages(kPages);
+    // Shorter than in a pool, as the requests are that live in this one.
+    rules.age = std::chrono::seconds(2);
+    rules.turn = std::chrono::seconds(8);
+  }
 
   Pool pool;
   std::vector<Tenant> tenants;
