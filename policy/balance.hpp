@@ -25,14 +25,15 @@ inline constexpr std::uint32_t kMostWeight = 10'000;
 enum class Level : std::uint8_t {
   rest,   // nothing
   brisk,  // warm stripes decay four times as fast
-  tight,  // warm stripes fall to what refilling needs; no growth beyond a target, no wish is met
-          // but the aged one; what runs grows on, stripe by stripe
-  bare,   // nothing is kept warm; growth within minimums and for the aged claim only
+  tight,  // warm stripes fall to what refilling needs; nothing is kept warm beyond a target, no
+          // wish is met but the aged one; what runs grows on
+  bare,  // nothing is kept warm; growth within minimums and for the aged claim only
 };
 
 struct Rules {
-  // A wish that waited longer becomes the aged claim, which comes before all others. Shorter, and
-  // large claims break up the shares of others all the time; longer, and they wait for nothing.
+  // A wish that waited longer becomes the aged claim, which comes before all others and is given
+  // all there is. Shorter, and in a full pool everything goes to one large wish after the other;
+  // longer, and such wishes wait for nothing.
   Duration age = std::chrono::seconds(10);
   // An aged claim that is not met in this time waits anew, as if it were young: else a wish that
   // nobody can meet would be the oldest for ever. Longer than a request lives, as a rule: so long

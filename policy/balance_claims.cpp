@@ -10,7 +10,9 @@ namespace {
 // Places in the span. On the stack: a plan allocates nothing.
 class Order {
  public:
-  void add(std::size_t place) { places_[count_++] = static_cast<std::uint16_t>(place); }
+  void add(std::size_t place) {
+    if (count_ < places_.size()) places_[count_++] = static_cast<std::uint16_t>(place);
+  }
   template <class Less>
   void sort(Less less) {
     std::sort(places_.begin(), places_.begin() + static_cast<std::ptrdiff_t>(count_), less);

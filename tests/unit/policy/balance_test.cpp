@@ -109,6 +109,7 @@ TEST(BalanceTest, AMinimumIsSafeThoughThePoolCannotCoverIt) {
   rig.plan();
   EXPECT_EQ(rig.target(0), Pages(200));
   EXPECT_EQ(rig.reclaim(0), Pages(0));
+  EXPECT_TRUE(may_reuse(rig[0], Pages(350)));
 }
 
 TEST(BalanceTest, OfEqualVictimsTheSmallerIdComesFirst) {
