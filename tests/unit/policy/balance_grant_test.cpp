@@ -199,6 +199,10 @@ TEST(BalanceGrantTest, BeyondTheTargetOnlyWhereThereIsPlenty) {
   rig.plan();
   EXPECT_EQ(rig.pool.level, Level::tight);
   EXPECT_EQ(rig.grantable(0, 5), Pages(0));
+  // Up to a target it may be.
+  rig[0].demand = Pages(503);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 5), Pages(3));
 }
 
 TEST(BalanceGrantTest, WholeStripesOrNothing) {
