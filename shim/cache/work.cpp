@@ -79,6 +79,10 @@ Cache::Growth Cache::grow_one(Instant now) noexcept {
     if (stripe == StripeIndex::kNone) return Growth::exhausted;
     change(stripe, State::growing, 0);
   }
+  return grow(stripe, now);
+}
+
+Cache::Growth Cache::grow(std::size_t stripe, Instant now) noexcept {
   Duration retry{};
   const Result result = back_stripe(stripe, retry);
   return settle_growth(stripe, result, now + retry);
