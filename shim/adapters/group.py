@@ -17,6 +17,10 @@ from _kvcached import client, group_file
 PAUSE = 0.05  # seconds after a refusal in which nothing new is wished for
 
 
+class Lost(Exception):
+    """A rank that answers no more; its engine is about to end."""
+
+
 class Group:
     """`file`: a new group file. Used by the scheduler's thread, but for `expect`."""
 
@@ -87,12 +91,13 @@ class Group:
         return client.OK, list(self.spans)
 
     def acquire(self, blocks, wait_ms):
-        """Waits for what ranks have not answered yet; what comes later, a later call finds."""
+        """Waits for what ranks have not answered yet; what comes later, a later call finds. Raises
+        Lost, but not while it has something to give."""
         deadline = time.monotonic() + wait_ms / 1000
         given, got = [], 0
         while True:
-            if self.dead or group_file.BROKEN in self.states():
-                return (client.FAILED if not given else client.SHORT), given
+            if not given:
+                self._check_ranks()
             bells = [self.file.head(rank)[group_file.BELL] for rank in self.ranks]
             for stripe in self._held_by_all(blocks - got):
                 given.append(self.parts[stripe])
@@ -180,6 +185,11 @@ class Group:
         want = self.file.want[stripe]
         answers = (self.file.answer[rank][stripe] for rank in self.ranks)
         return [answer & 1 if answer >> 1 == want else None for answer in answers]
+
+    def _check_ranks(self):
+        for rank, state in enumerate(self.states()):
+            if rank in self.dead or state == group_file.BROKEN:
+                raise Lost("rank %d %s" % (rank, "died" if rank in self.dead else "failed"))
 
     def _late(self):
         """A rank that has not answered all wishes, or None."""

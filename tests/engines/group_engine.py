@@ -15,7 +15,6 @@ from doubles import miniature, multiproc, vllm_engine
 import worlds  # noqa: E402
 
 client = worlds.package.client
-BLOCKS = 2048
 PAGE, LAYERS = vllm_engine.PAGE, vllm_engine.LAYERS
 
 
@@ -133,7 +132,7 @@ class Rank:
 
 
 def configuration(scenario):
-    config = vllm_engine.config(BLOCKS, False, max_num_seqs=32, budget=1024)
+    config = vllm_engine.config(scenario["blocks"], False, max_num_seqs=32, budget=1024)
     config.parallel_config.world_size = scenario["ranks"]
     config.parallel_config.distributed_executor_backend = scenario.get("backend", "mp")
     return config
@@ -141,12 +140,13 @@ def configuration(scenario):
 
 class Engine(worlds.Engine):
     def _make_miniature(self, blocks, caching, settings):
-        config = configuration(settings)
+        config = configuration(dict(settings, blocks=blocks))
         config.blocks, config.caching, config.budget = blocks, caching, 1024
         config.max_num_seqs, config.watermark = 32, 0.0
         method = settings.get("method", "fork")
         core = sys.modules["vllm.v1.engine.core"].EngineCore(
-            config, lambda _: multiproc.Executor(settings["ranks"], Rank(settings), method))
+            config, lambda _: multiproc.Executor(
+                settings["ranks"], Rank(dict(settings, blocks=blocks)), method))
         self.steps = core.steps
         return core
 
@@ -199,7 +199,7 @@ def observe_survivors(executor, most):
 def main():
     scenario = json.loads(sys.argv[1])
     dice = random.Random(scenario.get("seed", 0))
-    engine = Engine(None, blocks=BLOCKS, caching=False, **scenario)
+    engine = Engine(None, caching=False, **scenario)
     executor = engine.core.model_executor
     for rank, seconds in scenario.get("slow", {}).items():
         executor.pipes[int(rank)].send(("slow", (seconds,)))

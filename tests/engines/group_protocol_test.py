@@ -260,7 +260,8 @@ class Protocol(unittest.TestCase):
         begin = time.monotonic()
         self.assertEqual(world.group.acquire(1, 20), (client.SHORT, []))
         self.assertLess(time.monotonic() - begin, 1)
-        self.assertEqual(world.group.acquire(1, 5000), (client.FAILED, []))
+        with self.assertRaisesRegex(group.Lost, "rank 1 died"):
+            world.group.acquire(1, 5000)
 
     def test_a_rank_that_fails_says_so(self):
         world = self.world(2, turns=False)
@@ -269,7 +270,8 @@ class Protocol(unittest.TestCase):
         with self.assertLogs("kvcached", "WARNING"):
             for rank in world.ranks:
                 rank.serve()
-            self.assertEqual(world.group.acquire(1, 5000), (client.FAILED, []))
+            with self.assertRaisesRegex(group.Lost, "rank 1 failed"):
+                world.group.acquire(1, 5000)
 
     def test_a_rank_that_only_has_the_file_waits(self):
         world = self.world(2)

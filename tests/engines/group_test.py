@@ -11,14 +11,14 @@ import unittest
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("KVCACHED_BUILD", "build")).resolve()
 MIB = 1 << 20
-FULL = 2048 * (64 << 10) * 3  # the cache of a rank
+A_BLOCK = 3 * (64 << 10)
 STRESS = bool(os.environ.get("KVCACHED_STRESS"))
 
 
 class Group(unittest.TestCase):
     maxDiff = None
 
-    def run_engine(self, ranks, **scenario):
+    def run_engine(self, ranks, blocks=2048, **scenario):
         with tempfile.TemporaryDirectory() as folder:
             for name in ("gpu", "pool"):
                 os.mkdir(os.path.join(folder, name))
@@ -30,7 +30,7 @@ class Group(unittest.TestCase):
                        LD_PRELOAD=str(BUILD / "libkvcached.so"))
             done = subprocess.run(
                 [sys.executable, "-B", str(HERE / "group_engine.py"),
-                 json.dumps(dict(ranks=ranks, **scenario))],
+                 json.dumps(dict(ranks=ranks, blocks=blocks, **scenario))],
                 env=env, capture_output=True, text=True, timeout=120)
         self.assertEqual(done.returncode, 0, done.stderr)
         found = json.loads(done.stdout)
@@ -67,7 +67,7 @@ class Group(unittest.TestCase):
         self.assertEqual(log, "")
         self.check_elastic(found)
         self.assertGreater(found["peak"], 100)
-        self.assertLessEqual(found["peak"] * 3 * (64 << 10), 40 * MIB)
+        self.assertLessEqual(found["peak"] * A_BLOCK, 40 * MIB)
 
     def test_a_killed_rank_stops_nobody(self):
         for seed in range(12 if STRESS else 3):
@@ -78,18 +78,19 @@ class Group(unittest.TestCase):
                 for rank in found["ranks"]:
                     self.assertEqual(rank["charged"], rank["resident"])
                     self.assertGreater(rank["charged"], 0)
+                    self.assertEqual(rank["shown"], "pinned, waiting for memory: rank 1 died")
 
     def test_a_rank_that_cannot_makes_all_plain(self):
         found, log = self.run_engine(2, environment={"1": {"KVCACHED_DISABLE": "1"}}, bursts=1,
-                                     settles_at=FULL)
+                                     blocks=256, settles_at=256 * A_BLOCK)
         self.assertIn("rank 1 is not elastic", log)
         self.assertFalse(found["elastic"])
         self.assertEqual(found["ranks"][0]["shown"], "pinned: rank 1 is not elastic")
-        self.assertEqual(found["ranks"][0]["resident"], FULL)
+        self.assertEqual(found["ranks"][0]["resident"], 256 * A_BLOCK)
         self.assertEqual(found["ranks"][1]["said"], ["stock: the library passes through"])
 
     def test_workers_elsewhere_run_as_stock(self):
-        found, log = self.run_engine(2, backend="ray", bursts=1, settles_at=0)
+        found, log = self.run_engine(2, blocks=256, backend="ray", bursts=1, settles_at=0)
         self.assertIn("not our children", log)
         self.assertFalse(found["elastic"])
         for rank in found["ranks"]:
