@@ -150,7 +150,7 @@ class Group:
     def _wish(self, blocks):
         """Opens wishes until those that are open are for `blocks`."""
         blocks -= sum(self.parts[stripe][1] for stripe in self.wished)
-        if blocks <= 0 or time.monotonic() < self.paused_until:
+        if blocks <= 0 or not self.free or time.monotonic() < self.paused_until:
             return
         while blocks > 0 and self.free:
             stripe = heapq.heappop(self.free)

@@ -21,7 +21,7 @@ PAGE, LAYERS = vllm_engine.PAGE, vllm_engine.LAYERS
 # ---- A rank --------------------------------------------------------------------------------------
 
 
-class Runner(miniature.Runner):
+class Runner(vllm_engine.Runner if worlds.SITE else miniature.Runner):
     """Fills the blocks of a step on the GPU, and looks at those of steps before."""
 
     def __init__(self, vllm_config, library, rank):
@@ -29,6 +29,7 @@ class Runner(miniature.Runner):
         self.library = library
         self.random = random.Random(rank)
         self.filled = {}  # request -> its blocks, as far as they were filled
+        self.given = {}  # request -> its blocks, where steps bring only new ones
         self.steps = 0
         self.delay = 0.0
 
@@ -36,7 +37,7 @@ class Runner(miniature.Runner):
         if self.delay and self.random.random() < 0.3:
             time.sleep(self.delay)
         self.steps += 1
-        for name, blocks in output.blocks.items():
+        for name, blocks in self.blocks_of(output).items():
             self.backed([(block, 1) for block in blocks])
             known = self.filled.get(name, [])
             if known != blocks[:len(known)]:
@@ -51,6 +52,18 @@ class Runner(miniature.Runner):
 
     def sample_tokens(self, grammar_output):
         return True
+
+    def blocks_of(self, output):
+        """The blocks of each request of the step."""
+        if not worlds.SITE:
+            return output.blocks
+        for new in output.scheduled_new_reqs:
+            self.given[new.req_id] = list(new.block_ids[0])
+        cached = output.scheduled_cached_reqs
+        for name, new in zip(cached.req_ids, cached.new_block_ids):
+            new = list(new[0]) if new else []
+            self.given[name] = new if name in cached.resumed_req_ids else self.given[name] + new
+        return {name: self.given[name] for name in output.num_scheduled_tokens}
 
     def address(self, view, block):
         return view.data_ptr() + block * PAGE
@@ -124,30 +137,86 @@ class Rank:
         worlds.adapter.library = miniature.library = library
         config = configuration(self.scenario)
         runner = Runner(config, library, rank)
-        worker = miniature.Worker(config, runner, rank)
-        multiproc.serve(pipe, [worker, runner])
+        worker = make_worker(config, runner, rank)
+        multiproc.serve(pipe, worker, runner)
+
+
+def make_worker(config, runner, rank):
+    if not worlds.SITE:
+        return miniature.Worker(config, runner, rank)
+    from vllm.v1.worker.gpu_worker import Worker
+
+    class RankWorker(Worker):
+        """vLLM's, but for what runs the model."""
+
+        def __init__(self):
+            self.vllm_config, self.model_runner, self.rank = config, runner, rank
+            self.model_config, self.cache_config = config.model_config, config.cache_config
+
+        def execute_model(self, scheduler_output):
+            return self.model_runner.execute_model(scheduler_output)
+
+        def sample_tokens(self, grammar_output):
+            return self.model_runner.sample_tokens(grammar_output)
+
+    vllm_engine.allocate_from(runner.library)
+    return RankWorker()
 
 
 # ---- The scheduler -------------------------------------------------------------------------------
 
 
 def configuration(scenario):
-    config = vllm_engine.config(scenario["blocks"], False, max_num_seqs=32, budget=1024)
+    config = vllm_engine.config(scenario["blocks"], False, max_num_seqs=32, budget=1024,
+                                async_scheduling=bool(worlds.SITE))
     config.parallel_config.world_size = scenario["ranks"]
     config.parallel_config.distributed_executor_backend = scenario.get("backend", "mp")
     return config
 
 
+def processes(settings):
+    return multiproc.Executor(settings["ranks"], Rank(settings), settings.get("method", "fork"))
+
+
+class Spread(vllm_engine.Executor):
+    """vLLM's steps go to ranks in other processes; their tokens are made here."""
+
+    def __init__(self, vllm_config, ranks):
+        self.vllm_config, self.ranks = vllm_config, ranks
+        self.supported_tasks = ("generate",)
+        self.scheduled, self.steps = [], []
+
+    def get_kv_cache_specs(self):
+        return super().get_kv_cache_specs() * len(self.ranks.pipes)
+
+    def determine_available_memory(self):
+        return super().determine_available_memory() * len(self.ranks.pipes)
+
+    def initialize_from_config(self, configs):
+        self.ranks.initialize_from_config(configs[0])
+
+    def execute_model(self, scheduler_output, non_block=False):
+        self.ranks.execute_model(scheduler_output)
+        return super().execute_model(scheduler_output, non_block)
+
+
 class Engine(worlds.Engine):
+    def _make_wheel(self, blocks, caching, settings):
+        settings = dict(settings, blocks=blocks)
+        core = vllm_engine.make(
+            configuration(settings), None, lambda config: Spread(config, processes(settings)))
+        self.steps = core.executor_double.steps
+        self.executor = core.executor_double.ranks
+        return core
+
     def _make_miniature(self, blocks, caching, settings):
-        config = configuration(dict(settings, blocks=blocks))
+        settings = dict(settings, blocks=blocks)
+        config = configuration(settings)
         config.blocks, config.caching, config.budget = blocks, caching, 1024
         config.max_num_seqs, config.watermark = 32, 0.0
-        method = settings.get("method", "fork")
-        core = sys.modules["vllm.v1.engine.core"].EngineCore(
-            config, lambda _: multiproc.Executor(
-                settings["ranks"], Rank(dict(settings, blocks=blocks)), method))
+        core = sys.modules["vllm.v1.engine.core"].EngineCore(config, lambda _: processes(settings))
         self.steps = core.steps
+        self.executor = core.model_executor
         return core
 
     def held(self):
@@ -156,7 +225,7 @@ class Engine(worlds.Engine):
 
 def load(engine, scenario, dice):
     """Bursts of requests. Every few steps each rank looks at all that is allocatable."""
-    executor, steps, slowest, peak = engine.core.model_executor, 0, 0.0, 0
+    executor, steps, slowest, peak = engine.executor, 0, 0.0, 0
     kill_at = dice.randrange(10, scenario["kill_before"]) if "kill_before" in scenario else None
     for burst in range(scenario.get("bursts", 3)):
         for i in range(scenario.get("requests", 24)):
@@ -200,7 +269,7 @@ def main():
     scenario = json.loads(sys.argv[1])
     dice = random.Random(scenario.get("seed", 0))
     engine = Engine(None, caching=False, **scenario)
-    executor = engine.core.model_executor
+    executor = engine.executor
     for rank, seconds in scenario.get("slow", {}).items():
         executor.pipes[int(rank)].send(("slow", (seconds,)))
         executor.pipes[int(rank)].recv()

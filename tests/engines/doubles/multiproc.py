@@ -4,6 +4,7 @@ import multiprocessing
 import traceback
 
 DEPTH = 4
+OF_WORKER = ("initialize_from_config", "execute_model", "sample_tokens")
 
 
 class Executor:
@@ -62,15 +63,14 @@ class Executor:
         return answers
 
 
-def serve(pipe, objects):
-    """In a rank: calls what it is told, on the first of `objects` that has it."""
+def serve(pipe, worker, other):
+    """In a rank: calls what it is told; what is not of a worker, on `other`."""
     while True:
         try:
             method, args = pipe.recv()
         except EOFError:
             return
         try:
-            owner = next(o for o in objects if hasattr(o, method))
-            pipe.send(getattr(owner, method)(*args))
+            pipe.send(getattr(worker if method in OF_WORKER else other, method)(*args))
         except Exception:
             pipe.send(traceback.format_exc())
