@@ -106,6 +106,8 @@ class Group:
                 return client.OK, given
             self._wish(blocks - got)
             late = self._late()
+            if late is None and self.wished:
+                continue  # the last answer came just now
             if late is None or not self._wait(late, bells[late], deadline):
                 return client.SHORT, given
 

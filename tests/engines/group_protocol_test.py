@@ -263,6 +263,16 @@ class Protocol(unittest.TestCase):
         with self.assertRaisesRegex(group.Lost, "rank 1 died"):
             world.group.acquire(1, 5000)
 
+    def test_an_answer_is_never_missed(self):
+        world = self.world(2, turns=False)
+        world.start()
+        for rank in world.ranks:
+            rank.serve()
+        for _ in range(3000 if STRESS else 500):
+            code, ranges = world.group.acquire(1, 5000)
+            self.assertEqual((code, ranges), (client.OK, [(1, 1)]))
+            self.assertEqual(world.group.release(ranges), client.OK)
+
     def test_a_rank_that_fails_says_so(self):
         world = self.world(2, turns=False)
         world.start()
