@@ -54,6 +54,8 @@ class Ranks(unittest.TestCase):
         return made
 
     def test_all_elastic(self):
+        worlds.package.balloon.WAIT_MS, usual = 5000, worlds.package.balloon.WAIT_MS
+        self.addCleanup(setattr, worlds.package.balloon, "WAIT_MS", usual)
         formed = self.form()
         for rank in self.ranks(formed, group_file.READY, group_file.READY):
             rank.serve()
