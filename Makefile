@@ -115,8 +115,8 @@ BENCH_BINARIES := $(foreach s,$(BENCHES),$(BUILD)/bench/$(call name,$s))
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all help deps demo test run-tests test-binaries check cheap-check asan ubsan tsan stress \
-        fuzz bench gpu-binaries gpu-check install clean
+.PHONY: all help deps demo test test-engines run-tests test-binaries check cheap-check asan ubsan \
+        tsan stress fuzz bench bench-vllm gpu-binaries gpu-check install clean
 
 all: $(PRODUCTS)
 
@@ -127,12 +127,14 @@ help:
 	@echo 'make check      format, clang-tidy, include directions, file sizes'
 	@echo 'make asan tsan  the tests with address and undefined, and with thread sanitizer'
 	@echo 'make stress     the long tests'
+	@echo 'make test-engines  the adapters on the sources of RELEASES of vLLM, fetched by pip; no GPU'
 	@echo 'make fuzz       every fuzzer for a minute (clang)'
 	@echo 'make bench      the benchmarks'
+	@echo 'make bench-vllm vLLM in SITE on a real GPU, stock beside elastic'
 	@echo 'make gpu-check  everything that needs a real GPU, into one log'
 	@echo 'make install    into PREFIX ($(PREFIX))'
 	@echo 'make clean      removes BUILD ($(BUILD))'
-	@echo 'Variables: BUILD, PREFIX, CUDA (a toolkit, 13 or later), CXX'
+	@echo 'Variables: BUILD, PREFIX, CUDA (a toolkit, 13 or later), CXX, RELEASES'
 
 deps:
 	@tests/install-deps
@@ -281,6 +283,11 @@ run-sanitized: all $(filter-out %/cli %/driver_facts,$(TEST_BINARIES)) $(TEST_PA
 	@tests/run --build $(BUILD) --cuda $(CUDA) --sanitizer $(firstword $(subst $(COMMA), ,$(SANITIZE))) \
 	  unit sim preload process api
 
+RELEASES ?= 0.18.1 0.20.2 0.22.1 0.24.0 0.26.0 0.28.0 0.30.0 0.33.0
+test-engines:
+	@tests/engines/fetch $(BUILD)/engines $(RELEASES)
+	@tests/engines/test-releases $(BUILD)/engines $(RELEASES)
+
 stress: test-binaries
 	@tests/run --build $(BUILD) --cuda $(CUDA) --stress
 
@@ -294,6 +301,9 @@ run-fuzzers: $(FUZZ_BINARIES)
 
 bench: all $(BENCH_BINARIES)
 	@tests/run --build $(BUILD) --cuda $(CUDA) --bench
+
+bench-vllm: all
+	python3 bench/vllm_alone measure --site '$(SITE)' --build $(BUILD)
 
 gpu-binaries: test-binaries $(BENCH_BINARIES)
 gpu-check: gpu-binaries

@@ -50,8 +50,7 @@ def child(case, elastic):
     """One engine, one load. Prints the microseconds of each step, and of the whole steps."""
     sys.path.insert(0, str(ROOT / "tests" / "engines"))
     from doubles import vllm_engine
-    vllm_engine.HEADS, vllm_engine.DIM = 8, 128
-    vllm_engine.PAGE = 2 * vllm_engine.BLOCK * 8 * 128 * 2
+    vllm_engine.widen(8, 128)
     import simulated_engine
     import worlds
     _, caching, requests, prompt, out = CASES[case]

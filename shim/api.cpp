@@ -19,8 +19,9 @@ namespace {
 using namespace kvcached;
 using std::chrono::milliseconds;
 
-constexpr Duration kBusyPatience = std::chrono::seconds(1);   // for a capture to end
-constexpr Duration kClosePatience = std::chrono::seconds(2);  // for a closed cache's memory to go
+constexpr Duration kBusyPatience = std::chrono::seconds(1);     // for a capture to end
+constexpr Duration kClosePatience = std::chrono::seconds(2);    // for a closed cache's memory to go
+constexpr Duration kCreatePatience = std::chrono::seconds(30);  // for memory for pinned blocks
 // What a cache keeps warm however long it is quiet, unless the GPU is short of memory.
 constexpr Bytes kWarmFloor{256ULL << 20};
 constexpr std::uint64_t kWarmFloorShare = 128;  // but no more than this part of its limit
@@ -44,7 +45,7 @@ int code(cache::Result result) noexcept {
 }
 
 Duration duration(std::int64_t ms) noexcept {
-  constexpr std::int64_t kDay = 24 * 3600 * 1000;
+  constexpr std::int64_t kDay = std::int64_t{24} * 3600 * 1000;
   return milliseconds(std::clamp<std::int64_t>(ms, 0, kDay));
 }
 
@@ -228,9 +229,13 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
     request.warm_floor =
         std::min(kWarmFloor, bytes_of(buffers.front()->budget().limit()) / kWarmFloorShare);
     std::shared_ptr<cache::Cache> cache;
-    const cache::Result made = persist(
-        process->clock(), kBusyPatience, cache::Result::not_now,
-        [&] { return cache::Cache::create(request, process->agent(), process->clock(), cache); });
+    const cache::Result made =
+        persist(process->clock(), kCreatePatience, cache::Result::shortage, [&] {
+          return persist(process->clock(), kBusyPatience, cache::Result::not_now, [&] {
+            return cache::Cache::create(request, process->agent(), process->clock(), cache);
+          });
+        });
+    buffers.front()->budget().drop_wish();
     if (made != cache::Result::ok) return code(made);
     for (const auto& buffer : buffers) process->claimed(buffer);
     kvcached_cache* const handle = process->remember(cache);
@@ -346,6 +351,13 @@ int kvcached_cache_in_use(kvcached_cache* handle, uint64_t blocks) {
   if (!cache) return KVCACHED_INVALID;
   cache->in_use(blocks);
   return KVCACHED_OK;
+}
+
+uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
+  Process* const process = Process::get();
+  if (process == nullptr) return 0;
+  const auto cache = process->recall(handle);
+  return cache ? cache->pressure() : 0;
 }
 
 uint64_t kvcached_cache_available(kvcached_cache* handle) {

@@ -13,8 +13,10 @@
 
 #include "shim/driver/cuda.hpp"
 #include "shim/log.hpp"
+#include "shim/member/duties.hpp"
 #include "shim/member/figures.hpp"
 #include "shim/member/guesses.hpp"
+#include "shim/member/pool_bell.hpp"
 
 std::atomic<std::uint32_t> kvcached_unclaimed{0};
 
@@ -50,7 +52,7 @@ struct Device {
 
 struct Process::State final : public member::Housekeeper {
   State(Settings s, driver::Driver& cuda)
-      : settings(std::move(s)), driver(cuda), agent(registry, cuda, *this, steady_clock()) {}
+      : settings(std::move(s)), driver(cuda), agent(registry, cuda, *this, bell, steady_clock()) {}
 
   Device* device(driver::DeviceId id) noexcept {
     if (id.ordinal < 0 || static_cast<std::size_t>(id.ordinal) >= kMaxDevices) return nullptr;
@@ -58,6 +60,7 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
+  void obey() noexcept override;
   // Gives the buffer its id; false without memory.
   bool name(const cache::Buffer& buffer) noexcept;
   void unname(const cache::Buffer& buffer) noexcept;
@@ -65,6 +68,7 @@ struct Process::State final : public member::Housekeeper {
   Settings settings;
   driver::Driver& driver;
   cache::Registry registry;
+  member::PoolBell bell;
   member::Agent agent;
   std::array<Device, kMaxDevices> devices;
 
@@ -170,6 +174,7 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
     if (!adapter.empty()) made->ledger().report_adapter(adapter, adapter_state);
   }
   d->member.store(made.release(), std::memory_order_release);
+  bell.listen(d->member.load()->ledger());
   inform("joined the pool of {}: {} MiB", ledger::to_string(uuid),
          bytes_of(d->member.load()->ledger().pool()).value >> 20);
   return d->member.load(std::memory_order_relaxed);
@@ -218,6 +223,13 @@ bool Process::State::keep_house() noexcept {
     busy = busy || static_cast<bool>(figures.want);
   }
   return busy;
+}
+
+void Process::State::obey() noexcept {
+  for (std::size_t i = 0; i < kMaxDevices; ++i) {
+    auto* const m = devices[i].member.load(std::memory_order_acquire);
+    if (m != nullptr) member::obey(m->ledger().duty(), registry, {static_cast<int>(i)});
+  }
 }
 
 void Process::report_adapter(std::string_view adapter, std::string_view state) noexcept {

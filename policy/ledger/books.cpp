@@ -196,12 +196,15 @@ void set_model(layout::Slot& slot, std::string_view name, const ModelShape& shap
 }
 
 void clear_texts(layout::Slot& slot) noexcept {
-  for (layout::U64* cell : {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants,
-                            &slot.grows, &slot.releases, &slot.fragmented}) {
+  for (layout::U64* cell :
+       {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants, &slot.grows,
+        &slot.releases, &slot.fragmented, &slot.claim, &slot.demand, &slot.stripe}) {
     set(*cell, std::uint64_t{0});
   }
   set(slot.pid, std::int64_t{0});
-  set(slot.want_since, std::int64_t{0});
+  for (layout::I64* cell : {&slot.want_since, &slot.claim_since, &slot.heartbeat}) {
+    set(*cell, std::int64_t{0});
+  }
   set_text(slot.command, {});
   set_adapter(slot, {}, {});
   set_model(slot, {}, {});

@@ -52,7 +52,11 @@ struct alignas(128) Header {
   // so that 0 means never noted. See reap.hpp.
   U64 unexplained_base;
   U64 unconfirmed;  // pages that left limbo because time was up
-  std::array<U64, 18> spare;
+  // As of the last plan. Contested: a claim of some tenant is open, so that grants follow the plan.
+  U32 contested;
+  U32 level;
+  U64 shortfall;  // pages of the pool that the driver turned out not to have
+  std::array<U64, 16> spare;
 };
 static_assert(sizeof(Header) == 256);
 static_assert(offsetof(Header, version) == 8 && offsetof(Header, ready) == 72);
@@ -64,7 +68,14 @@ struct alignas(128) Tenant {
   U64 max_pages;
   U32 weight;
   U32 min_refused;  // 1: the pool could not promise the minimum
-  std::array<U64, 7> spare;
+  // What the last plan decided, and what the next one has to know of it; see policy/balance.hpp.
+  U64 target;
+  U64 reclaim;
+  U64 reuse;
+  I64 since;
+  I64 queued;
+  I64 turn_began;
+  U64 aged;
 };
 static_assert(sizeof(Tenant) == 128 && offsetof(Tenant, min_pages) == 48);
 
@@ -84,7 +95,7 @@ struct alignas(128) Slot {
   U64 generation;   // one more with every member
   // Odd while the owner changes anything below.
   U32 sequence;
-  U32 padding;
+  U32 bell;  // one more whenever the member should look at its tenant's plan; a futex
   I64 pid;
   I64 want_since;  // nanoseconds; 0: nothing wanted
   U64 used;
@@ -95,7 +106,7 @@ struct alignas(128) Slot {
   U64 grows;
   U64 releases;
   U64 fragmented;
-  std::array<U64, 1> spare;
+  I64 heartbeat;  // nanoseconds; when the member last said something
   Text<64> command;
   Text<32> adapter;
   Text<160> adapter_state;
@@ -107,7 +118,11 @@ struct alignas(128) Slot {
   U32 max_seq_len;
   U32 block_tokens;
   U64 bytes_per_token;
-  std::array<U64, 4> more_spare;
+  // Under the mutex, but for demand and stripe, which the owner publishes.
+  U64 claim;  // pages that a request of the member waits for, with those kept ready for it
+  I64 claim_since;
+  U64 demand;  // forecast of what it will use
+  U64 stripe;  // pages that it gives or takes at least; 0: it gives nothing back
 };
 static_assert(sizeof(Slot) == 512 && alignof(Slot) == 128);
 static_assert(offsetof(Slot, charged) == 8 && offsetof(Slot, sequence) == 32);

@@ -6,10 +6,12 @@
 #include <atomic>
 #include <mutex>
 
+#include "policy/ledger/bell.hpp"
 #include "policy/ledger/books.hpp"
 #include "policy/ledger/file.hpp"
 #include "policy/ledger/grant.hpp"
 #include "policy/ledger/newcomer.hpp"
+#include "policy/ledger/planning.hpp"
 #include "policy/ledger/reap.hpp"
 #include "policy/ledger/snapshot.hpp"
 #include "policy/ledger/test_points.hpp"
@@ -33,7 +35,12 @@ class FileLedger final : public Ledger {
   FileLedger& operator=(const FileLedger&) = delete;
 
   bool join(const JoinRequest& request, std::string& complaint) noexcept override;
-  bool charge(Pages pages) noexcept override;
+  bool charge(Pages pages, Pages wish) noexcept override;
+  void drop_claim() noexcept override;
+  Duty duty() const noexcept override;
+  std::uint32_t rung() const noexcept override;
+  void wait(std::uint32_t seen, Duration most) const noexcept override;
+  void wake() noexcept override;
   void uncharge(Pages pages) noexcept override;
   Pages charged() const noexcept override { return Pages(own_.load()); }
   void publish(const Figures& figures) noexcept override;
@@ -55,6 +62,8 @@ class FileLedger final : public Ledger {
   layout::Slot* own_slot() const noexcept;
 
   void restate() noexcept;
+  void plan() noexcept;
+  void claim(Pages wish) noexcept;
 
   PoolFile file_;
   const Clock& clock_;
@@ -64,6 +73,7 @@ class FileLedger final : public Ledger {
   mutable std::mutex mutex_;
   mutable bool try_only_ = false;  // a wait was in vain: the holder is stopped
   mutable Books books_;            // scratch
+  Planning planning_;              // scratch
   std::uint32_t slot_ = kNoSlot;
   std::uint32_t tenant_ = 0;
   TenantLimits limits_;
@@ -101,26 +111,93 @@ void FileLedger::restate() noexcept {
   layout::Slot& slot = file_.mapped()->slots[slot_];
   set(slot.charged, own_.load());
   set(slot.tenant, tenant_);
+  set(slot.heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
   layout::U32& used = file_.mapped()->header.slots_used;
   if (used.load() <= slot_) set(used, slot_ + 1);
   set(slot.state, static_cast<std::uint32_t>(layout::SlotState::live));
 }
 
-bool FileLedger::charge(Pages pages) noexcept {
+// With the books of now; under the lock.
+void FileLedger::plan() noexcept {
+  layout::File& file = *file_.mapped();
+  read_books(file, pool_, {}, books_);
+  planning_.plan(file, books_, clock_.now());
+}
+
+// What a request of this process waits for; none: nothing any more.
+void FileLedger::claim(Pages wish) noexcept {
+  layout::Slot& slot = file_.mapped()->slots[slot_];
+  if (!wish) {
+    set(slot.claim_since, std::int64_t{0});
+  } else if (slot.claim.load() == 0) {
+    set(slot.claim_since, std::int64_t{clock_.now().time_since_epoch().count()});
+  }
+  set(slot.claim, wish.value);
+}
+
+bool FileLedger::charge(Pages pages, Pages wish) noexcept {
   if (abandoned_.load()) return false;
   const Hold hold(mutex_);
   if (slot_ == kNoSlot || !lock(kPatience)) return false;
   restate();
   test_point("charge.before");
-  read_books(*file_.mapped(), pool_, {}, books_);
-  const bool granted = may_grant(books_, tenant_, pages);
+  layout::File& file = *file_.mapped();
+  layout::Slot& slot = file.slots[slot_];
+  read_books(file, pool_, {}, books_);
+  bool contested = Planning::contested(file);
+  bool granted = !contested && may_grant(books_, tenant_, pages);
+  if (!granted && (contested || wish)) {
+    if (wish) claim(std::max(wish, pages));
+    test_point("charge.claimed");
+    plan();
+    granted = planning_.grantable(tenant_, pages) >= pages;
+    contested = true;
+  }
   if (granted) {
     own_ += pages.value;
-    set(file_.mapped()->slots[slot_].charged, own_.load());
+    set(slot.charged, own_.load());
     test_point("charge.after");
+    if (slot.claim.load() != 0 && wish) claim(wish);
+  }
+  if (contested) {
+    if (granted) plan();
+    planning_.commit(file);
   }
   unlock();
   return granted;
+}
+
+void FileLedger::drop_claim() noexcept {
+  if (abandoned_.load()) return;
+  const Hold hold(mutex_);
+  layout::Slot* const slot = own_slot();
+  if (slot == nullptr || slot->claim.load() == 0 || !lock(kPatience)) return;
+  claim({});
+  plan();
+  planning_.commit(*file_.mapped());
+  unlock();
+}
+
+Duty FileLedger::duty() const noexcept {
+  if (abandoned_.load() || slot_ == kNoSlot || !file_.intact()) return {};
+  const layout::Tenant& tenant = file_.mapped()->tenants[tenant_];
+  if (!Planning::contested(*file_.mapped())) return {};
+  return {std::min(Pages(tenant.reclaim.load()), pool_), Pages(tenant.reuse.load())};
+}
+
+std::uint32_t FileLedger::rung() const noexcept {
+  if (abandoned_.load() || slot_ == kNoSlot || !file_.intact()) return 0;
+  return file_.mapped()->slots[slot_].bell.load(std::memory_order_acquire);
+}
+
+void FileLedger::wait(std::uint32_t seen, Duration most) const noexcept {
+  if (abandoned_.load() || slot_ == kNoSlot || !file_.intact()) return;
+  wait_for_ring(file_.mapped()->slots[slot_].bell, seen, most);
+}
+
+void FileLedger::wake() noexcept {
+  if (abandoned_.load() || slot_ == kNoSlot || !file_.intact()) return;
+  ring(file_.mapped()->slots[slot_].bell);
 }
 
 void FileLedger::uncharge(Pages pages) noexcept {
@@ -132,6 +209,10 @@ void FileLedger::uncharge(Pages pages) noexcept {
   if (!lock(kPatience)) return;
   restate();
   test_point("uncharge.after");
+  if (Planning::contested(*file_.mapped())) {
+    plan();
+    planning_.commit(*file_.mapped());
+  }
   unlock();
 }
 
@@ -184,6 +265,9 @@ void FileLedger::publish(const Figures& figures) noexcept {
   } else if (slot->want_since.load() == 0) {
     set(slot->want_since, std::int64_t{clock_.now().time_since_epoch().count()});
   }
+  set(slot->heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
+  set(slot->demand, figures.demand.value);
+  set(slot->stripe, figures.stripe.value);
   set(slot->used, figures.used.value);
   set(slot->fragmented, figures.fragmented.value);
   set(slot->warm, figures.warm.value);
@@ -222,6 +306,11 @@ Pages FileLedger::reap(Bytes gpu_free) noexcept {
   const Instant now = clock_.now();
   bury_dead(file_, slot_, pool_, now);
   limbo_ = settle_limbo(*file_.mapped(), pool_, pages_down(gpu_free), now, books_);
+  // Claims age, claimants die, and what was limbo may be free now.
+  if (Planning::contested(*file_.mapped())) {
+    plan();
+    planning_.commit(*file_.mapped());
+  }
   unlock();
   return limbo_;
 }

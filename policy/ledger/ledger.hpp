@@ -55,9 +55,16 @@ struct Figures {
   Pages warm;        // backed, without a live block
   Pages want;        // asked for and not granted yet
   Bytes reserved;    // sizes of the elastic allocations the engine made
+  Pages demand;      // forecast of what it will use
+  Pages stripe;      // what it gives or takes at least; none: it cannot give anything back
   std::uint64_t short_grants = 0;
   std::uint64_t grows = 0;     // stripes or extents backed
   std::uint64_t releases = 0;  // stripes or extents released
+};
+
+struct Duty {
+  Pages reclaim;               // to be given back, by the tenant's members together
+  Pages reuse = Pages::max();  // not more may be in use without a new grant
 };
 
 struct MemberState {
@@ -107,10 +114,23 @@ class Ledger {
   // Takes a slot. False when all are taken. Must be called once, before charge.
   virtual bool join(const JoinRequest& request, std::string& complaint) noexcept = 0;
 
-  // Charges all of `pages` or none. First come, first served, except that other tenants' minimums
-  // stay reserved and the own maximum holds. Waits at most 50 ms for a stopped lock holder, then
-  // refuses without waiting until the lock is free again.
-  virtual bool charge(Pages pages) noexcept = 0;
+  // Charges all of `pages` or none. While nobody waits: first come, first served, except that other
+  // tenants' minimums stay reserved and the own maximum holds. Otherwise as the plan says (see
+  // policy/balance.hpp). `wish`: a request waits until so many pages are without a live block,
+  // those that are so already included; refused, that becomes the member's claim, and others are
+  // asked to give back what they hold idle. A claim lasts until drop_claim, though one that is met
+  // asks for nothing. Waits at most 50 ms for a stopped lock holder, then refuses without waiting
+  // until the lock is free again.
+  virtual bool charge(Pages pages, Pages wish) noexcept = 0;
+  bool charge(Pages pages) noexcept { return charge(pages, {}); }
+  virtual void drop_claim() noexcept = 0;
+  // What the plan asks of the own tenant. Takes no lock.
+  virtual Duty duty() const noexcept = 0;
+  // Rung when there is a new duty, or pages that a claim of this process may have. `rung` counts;
+  // `wait` returns once it is no longer `seen`, is rung by wake(), or time is up.
+  virtual std::uint32_t rung() const noexcept = 0;
+  virtual void wait(std::uint32_t seen, Duration most) const noexcept = 0;
+  virtual void wake() noexcept = 0;  // any thread; async-signal-safe
   // Never fails and never waits longer than charge does: what could not be booked because the lock
   // was held is booked with the next call (the account overstates until then).
   virtual void uncharge(Pages pages) noexcept = 0;

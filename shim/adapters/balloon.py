@@ -31,16 +31,18 @@ class Balloon:
 
     `allocations` are addresses of the elastic allocations. `keep_cached`: of free blocks that only
     the prefix cache knows, so many are worth growing for rather than dropping one, and stripes
-    without anything else stay backed up to so many blocks. `report` takes a state for
+    without anything else stay backed up to so many blocks. `least`: blocks of one longest request,
+    which are never given up for others. `report` takes a state for
     `kvcached stat`.
     """
 
-    def __init__(self, pool, library, cache, allocations, keep_cached, report):
+    def __init__(self, pool, library, cache, allocations, keep_cached, least, report):
         self.pool = pool
         self.library = library
         self.cache = cache
         self.allocations = list(allocations)
         self.keep_cached = keep_cached
+        self.least = least
         self.report = report
         self.keep = 0  # loose blocks not taken back after a step: what steps lately may take
         self.expected = 0  # last told to the library
@@ -93,7 +95,11 @@ class Balloon:
 
     def in_use(self):
         """Blocks that the engine has."""
-        return self.total - self.withheld - self.queue.num_free_blocks
+        return self.total - self.hidden() - self.queue.num_free_blocks
+
+    def hidden(self):
+        """Free blocks that the engine does not see: without memory, or on their way to lose it."""
+        return self.withheld + self.queue.aside_blocks
 
     # ---- Growing -----------------------------------------------------------------------------
 
@@ -145,13 +151,17 @@ class Balloon:
         except Exception as error:
             self.fail(error)
 
-    def make_room(self, need):
-        """The engine found that it cannot have `need` blocks. True when it can now."""
+    def make_room(self, need, beyond):
+        """The engine found that it cannot have `need` blocks, and perhaps not `beyond` more. True
+        when it should ask again."""
         try:
             free = self.queue.num_free_blocks
-            if need <= free or need > free + self.withheld:
+            want = need + beyond
+            if want > free + self.withheld:
+                want = need  # it can only have them if nothing beyond was asked for
+            if want <= free or want > free + self.withheld:
                 return False
-            self.grow(need - free)
+            self.grow(want - free)
         except Exception as error:
             self.fail(error)
         return need <= self.queue.num_free_blocks
@@ -199,9 +209,14 @@ class Balloon:
     def settle(self, idle):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.
         The library keeps some of them warm, so taking them again is cheap."""
+        if self.pinning:
+            return
         queue = self.queue
+        pressure = self.cache.pressure()
+        if pressure or queue.aside:
+            self._give_way(pressure)
         crowded = queue.empty or queue.empty_cached_blocks > self.keep_cached
-        if self.pinning or (self.calm and not idle and not crowded):
+        if self.calm and not idle and not crowded:
             return
         if idle:
             self.calm = self.keep = 0
@@ -215,6 +230,17 @@ class Balloon:
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
+
+    def _give_way(self, pressure):
+        """Others are entitled to so many of our blocks: nothing is kept for later, and the emptiest
+        stripes drain, so that the engine queues or preempts by its own means. One longest request
+        always fits."""
+        if not pressure:
+            self.queue.pardon()
+            return
+        self.keep = self.calm = 0
+        spare = self.total - self.withheld - self.least
+        self.queue.condemn(min(pressure, spare), STRIPES_A_STEP)
 
     def _hand_back(self, most, evictions):
         queue, given = self.queue, []
@@ -230,9 +256,12 @@ class Balloon:
             queue.forget([block.block_id for block in known])
         while most > 0 and queue.empty:
             stripe = next(iter(queue.empty))
-            if queue.fresh - queue.held[stripe] < self.keep:
+            if stripe not in queue.aside and queue.fresh - queue.held[stripe] < self.keep:
                 break
             most -= 1
+            for block in queue.aside.get(stripe, ()):
+                if block.block_hash is not None:
+                    self.pool._maybe_evict_cached_block(block)
             given += queue.withdraw(stripe)
         if not given:
             return
@@ -260,6 +289,7 @@ class Balloon:
         if now < self.retry_pin_at:
             return
         self.retry_pin_at = float("inf")  # stays, should what follows raise
+        self.queue.pardon()
         whole = self._back_all(wait_ms) if self.cache is None else self._acquire_all(wait_ms)
         self.retry_pin_at = time.monotonic() + PIN_RETRY
         if whole:

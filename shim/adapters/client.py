@@ -61,6 +61,7 @@ _SIGNATURES = {
     "cache_release": [c_void_p, POINTER(_Range), c_size_t],
     "cache_expect": [c_void_p, c_uint64],
     "cache_in_use": [c_void_p, c_uint64],
+    "cache_pressure": [c_void_p],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
@@ -73,7 +74,7 @@ class Library:
         for name, arguments in _SIGNATURES.items():
             function = getattr(library, "kvcached_" + name)
             function.argtypes = arguments
-            function.restype = c_int
+            function.restype = c_uint64 if name == "cache_pressure" else c_int
             setattr(self, "_" + name, function)
 
     def tag_push(self, tag):
@@ -157,3 +158,7 @@ class Cache:
 
     def in_use(self, blocks):
         return self._library._cache_in_use(self._handle, blocks)
+
+    def pressure(self):
+        """Blocks that should be released soon, because others are entitled to their memory."""
+        return self._library._cache_pressure(self._handle)

@@ -142,6 +142,10 @@ class Group:
             self._ring()
         return client.OK
 
+    def pressure(self):
+        """Of the rank whose neighbours are entitled to most."""
+        return max(self.file.head(rank)[group_file.PRESSURE] for rank in self.ranks)
+
     def report(self, text):
         """What all ranks shall show as their state."""
         self.file.write_text(-1, text)

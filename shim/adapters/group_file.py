@@ -29,7 +29,7 @@ PAGE = 512  # words
 # Words of page 0, and of a rank's page.
 _MAGIC, _VERSION, _RANKS, _CAPACITY = range(4)
 BELL, VERDICT, STRIPES, EXPECT, IN_USE = range(8, 13)
-STATE, BLOCKS, BYTES, LAUNCHED = range(16, 20)
+STATE, BLOCKS, BYTES, LEAST, LAUNCHED, PRESSURE = range(16, 22)
 _TEXT_SEQUENCE, _TEXT = 31, 32
 _TEXT_BYTES = 128
 

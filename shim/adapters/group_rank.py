@@ -44,9 +44,9 @@ class Rank:
         """This rank's memory is plain, or BACKED for good."""
         self._state(state)
 
-    def offer(self, cache, blocks, size, pinned, back_whole):
-        """This rank has a cache of `blocks` blocks, `size` bytes. `back_whole(why)` backs all of it
-        instead, or says False: not yet."""
+    def offer(self, cache, blocks, size, least, pinned, back_whole):
+        """This rank has a cache of `blocks` blocks, `size` bytes, of which the longest request
+        takes `least`. `back_whole(why)` backs all of it instead, or says False: not yet."""
         code, stripes = cache.stripes()
         if code != client.OK or len(stripes) > self.file.capacity:
             raise ValueError("%d stripes, code %d" % (len(stripes), code))
@@ -56,6 +56,7 @@ class Rank:
             ends[index] = first + count
         self.head[group_file.STRIPES] = len(stripes)
         self.head[group_file.BLOCKS], self.head[group_file.BYTES] = blocks, size
+        self.head[group_file.LEAST] = least
         self._state(group_file.READY)
 
     def must_back(self, back_whole):
@@ -70,6 +71,8 @@ class Rank:
     def launch(self, step):
         self.launched = step
         self.head[group_file.LAUNCHED] = step
+        if self.cache is not None:
+            self.head[group_file.PRESSURE] = self.cache.pressure()
 
     def verdict(self):
         return self.file.scheduler[group_file.VERDICT]

@@ -6,14 +6,9 @@ class Unknown(Exception):
 
 
 def allocations(tensors):
-    """The distinct pieces of memory under `tensors`: {address: bytes}."""
-    pieces = {}
-    for tensor in tensors:
-        if tensor.numel():
-            address = tensor.data_ptr()
-            size = tensor.numel() * tensor.element_size()
-            pieces[address] = max(size, pieces.get(address, 0))
-    return pieces
+    """The distinct pieces of memory under `tensors`, which may be views: {address: bytes}."""
+    storages = (tensor.untyped_storage() for tensor in tensors if tensor.numel())
+    return {storage.data_ptr(): storage.nbytes() for storage in storages}
 
 
 def segments(pieces, views, blocks):
@@ -22,8 +17,8 @@ def segments(pieces, views, blocks):
 
     An allocation in which every view steps by the same distance from block to block, and which is
     that distance times the number of blocks, is block-major: one segment covers it, padding and
-    all layers packed into it included. Otherwise (K and V apart, heads outermost) each view gives
-    one segment for each run of blocks.
+    all layers packed into it included. Otherwise (layers, K and V or heads outermost) each view
+    gives one segment for each run of blocks.
     """
     by_piece = {}
     for view in views:
@@ -39,10 +34,9 @@ def segments(pieces, views, blocks):
         if len(strides) == 1 and stride * blocks == size:
             found.append((piece, stride, stride))
             continue
-        unique = set()
-        for start, stride, block_bytes, offsets in runs:
-            unique.update((start + offset, stride, block_bytes) for offset in offsets)
-        found.extend(sorted(unique))
+        found.extend(_joined({(start + offset, stride, block_bytes)
+                              for start, stride, block_bytes, offsets in runs
+                              for offset in offsets}))
     for base, stride, block_bytes in found:
         if block_bytes > stride:
             raise Unknown("blocks overlap")
@@ -52,6 +46,20 @@ def segments(pieces, views, blocks):
     if set(by_piece) != set(pieces):
         raise Unknown("an allocation that no layer uses")
     return found
+
+
+def _joined(segments):
+    """The same with parts of one block, side by side or over each other, as one segment."""
+    found = []
+    for base, stride, block_bytes in sorted(segments, key=lambda s: (s[1], s[0])):
+        if found and found[-1][1] == stride:
+            first, _, before = found[-1]
+            together = max(before, base + block_bytes - first)
+            if together <= stride:
+                found[-1] = (first, stride, together)
+                continue
+        found.append((base, stride, block_bytes))
+    return sorted(found)
 
 
 def _extent(view):

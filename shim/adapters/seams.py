@@ -28,10 +28,11 @@ class Seams:
         except Exception as error:
             self._unknown[module.__name__] = str(error) or repr(error)
 
-    def unknown(self, names):
-        """What is unknown about the modules `names`, in words; "" when all are wrapped."""
+    def unknown(self, names, unseen="not seen"):
+        """What is unknown about the modules `names`, in words; "" when all are wrapped. `unseen` is
+        what to say of a module that was never loaded."""
         for name in names:
-            what = self._unknown.get(name, "not seen")
+            what = self._unknown.get(name, unseen)
             if what:
                 return "%s: %s" % (name.rpartition(".")[2], what)
         return ""

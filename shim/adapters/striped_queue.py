@@ -7,7 +7,8 @@ and knows of every block that comes or goes, whoever moves it:
   then    blocks that the prefix cache knows, the least recently freed first, as in stock
 
 Only blocks that have memory are in it. What a stripe holds is one of: live (the engine's), loose
-(free, unknown) or cached (free, known). Nothing here costs more than a few operations a block, and
+(free, unknown) or cached (free, known). A condemned stripe gives no blocks any more and goes when
+its last live one is freed: its free blocks are aside. Nothing here costs more than a few operations a block, and
 most cost less, because a stripe's loose blocks move as one list.
 """
 
@@ -41,6 +42,8 @@ class StripedQueue:
         self.empty = {}
         self.empty_cached = {}
         self.empty_cached_blocks = 0  # size of the latter
+        self.aside = {}  # free blocks of each condemned stripe
+        self.aside_blocks = 0
         self._current = None  # the stripe that loose blocks come from, until it has none
         self._order = []  # the next ones; the fullest is last
         self._freed = 0  # since that order was made
@@ -74,6 +77,10 @@ class StripedQueue:
         if not self.live[stripe]:
             self._not_empty(stripe)  # before its cached blocks change: they say how it is listed
         self.live[stripe] += 1
+        if stripe in self.aside:
+            self.aside[stripe].remove(block)
+            self.aside_blocks -= 1
+            return
         if self.cached.pop(block.block_id, None) is not None:
             self.known[stripe] -= 1
         else:
@@ -93,7 +100,7 @@ class StripedQueue:
     def get_all_free_blocks(self):
         found = [block for stack in self.loose for block in reversed(stack)]
         found.extend(self.cached.values())
-        return found
+        return found  # those aside are not to be had
 
     def _take_loose(self, count):
         taken = []
@@ -136,6 +143,9 @@ class StripedQueue:
         for block in blocks:
             number = block.block_id
             stripe = stripe_of[number]
+            if stripe in self.aside:
+                self._set_aside(stripe, block)
+                continue
             count += 1
             if block.block_hash is None:
                 loose[stripe].append(block)
@@ -173,11 +183,54 @@ class StripedQueue:
         """Takes all blocks of a stripe, which are all loose, out of the queue: its ranges."""
         self._not_empty(stripe)
         ranges, self.ranges[stripe] = self.ranges[stripe], []
-        self.fresh -= self.held[stripe]
-        self.num_free_blocks -= self.held[stripe]
+        if stripe in self.aside:
+            self.aside_blocks -= len(self.aside.pop(stripe))
+        else:
+            self.fresh -= self.held[stripe]
+            self.num_free_blocks -= self.held[stripe]
         self.loose[stripe] = []
         self.held[stripe] = 0
         return ranges
+
+    def condemn(self, blocks, most):
+        """Condemns the emptiest stripes that have live blocks, until condemned ones have `blocks` or
+        `most` stripes were added."""
+        have = sum(self.held[stripe] for stripe in self.aside)
+        if have >= blocks:
+            return
+        live, held = self.live, self.held
+        for stripe in sorted((s for s, count in enumerate(live) if count and s not in self.aside),
+                             key=lambda s: live[s] / held[s])[:most]:
+            if have >= blocks:
+                break
+            have += held[stripe]
+            free = self.loose[stripe] + [self.cached[number] for first, count in self.ranges[stripe]
+                                         for number in range(first, first + count)
+                                         if number in self.cached]
+            for block in free:
+                self.cached.pop(block.block_id, None)
+            self.fresh -= len(self.loose[stripe])
+            self.num_free_blocks -= len(free)
+            self.aside_blocks += len(free)
+            self.loose[stripe], self.known[stripe] = [], 0
+            self.aside[stripe] = free
+
+    def pardon(self):
+        """Nothing is condemned any more."""
+        for stripe in list(self.aside):
+            free = self.aside.pop(stripe)
+            self.aside_blocks -= len(free)
+            if not self.live[stripe]:
+                self._not_empty(stripe)
+            self.live[stripe] += len(free)
+            self._free(free, True)
+
+    def _set_aside(self, stripe, block):
+        self.aside[stripe].append(block)
+        self.aside_blocks += 1
+        self.live[stripe] -= 1
+        if not self.live[stripe]:
+            self._now_empty(stripe)
 
     def cached_in(self, stripe, most):
         """Cached blocks of a stripe, at most so many."""

@@ -1,4 +1,5 @@
-"""The adapter for vLLM, releases that look like 0.24.0: the seams it wraps.
+"""The adapter for vLLM: the seams it wraps. Releases 0.18 to 0.33 are known; what a
+release has is found by looking, never by its number.
 
 It never changes what a call means and never raises into a running engine. What it does not
 recognise it leaves alone: then the KV cache is plain memory and `kvcached stat` says why.
@@ -7,6 +8,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
     Worker.initialize_from_config      is this an engine that we can serve?
       _allocate_kv_cache(_tensors)     tag: the tensors become elastic
       init_kv_cache(_tensors)          their views tell where blocks lie: make the cache
+      allocate_kv_cache                both in one, since 0.30
     BlockPool.__init__                 withhold all blocks (balloon.py)
   Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
   EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
@@ -34,7 +36,16 @@ SCHEDULER = (
 )
 WORKER = ("vllm.v1.worker.gpu_worker",)
 REQUIRED = SCHEDULER + WORKER
-
+RUNNERS = (
+    "vllm.v1.worker.utils",
+    "vllm.v1.worker.gpu.attn_utils",
+    "vllm.v1.worker.gpu_model_runner",
+)
+# The questions of KVCacheManager that may be answered no for want of memory. Where a release has
+# the second, it asks it of the whole request before the first.
+RETRIED = ("allocate_slots", "can_fit_full_sequence")
+# Of a free queue, what only a KV connector calls; engines with one run as stock.
+FOR_CONNECTORS = {"iter_blocks_after"}
 NOTHING = (0, 0, False, 0)  # is known of what a step needs
 
 log = logging.getLogger("kvcached")
@@ -125,7 +136,7 @@ def engine_core(module):
                 balloon = allocation.balloon
                 if balloon.pool._kvcached is not None:
                     try:
-                        balloon.settle(idle(balloon, self.scheduler))
+                        balloon.settle(idle(self.scheduler))
                     except Exception as error:
                         balloon.fail(error)
             return result
@@ -148,8 +159,9 @@ def engine_core(module):
     module.EngineCore._kvcached = None
 
 
-def idle(balloon, scheduler):
-    return not (balloon.in_use() or scheduler.waiting or getattr(scheduler, "skipped_waiting", ()))
+def idle(scheduler):
+    """Blocks may be in use even so: an engine keeps those of attention sinks for good."""
+    return not (getattr(scheduler, "running", True) or vllm_cache.waiting_queues(scheduler))
 
 
 def gpu_worker(module):
@@ -172,7 +184,7 @@ def gpu_worker(module):
             finally:
                 frame.allocating = False
                 thread.frame = outer
-            frame.allocation.end()
+            frame.allocation.end(SEAMS.unknown(RUNNERS, unseen=""))
             if rank is not None:
                 vllm_group.offer(rank, frame.allocation, self)
             return result
@@ -229,25 +241,47 @@ def claiming(original):
     return wrapper
 
 
+def worker_utils(module):
+    """Since 0.30 one function, for both model runners, allocates and returns the kernels' views."""
+    if hasattr(module, "allocate_kv_cache"):
+        seams.wrap(module, {
+            "allocate_kv_cache": (("kv_cache_config",),
+                                  lambda original: claiming(tagging(original))),
+        })
+
+
 def attn_utils(module):
-    seams.wrap(module, {
-        "_allocate_kv_cache": (("kv_cache_config",), tagging),
-        "init_kv_cache": (("runner_kv_caches", "forward_context", "kv_cache_config"), claiming),
-    })
+    if not share_allocation(module):
+        seams.wrap(module, {
+            "_allocate_kv_cache": (("kv_cache_config",), tagging),
+            "init_kv_cache": (("runner_kv_caches", "forward_context", "kv_cache_config"),
+                              claiming),
+        })
+
+
+def share_allocation(module):
+    """Whether a model runner uses the function that is wrapped in worker_utils."""
+    if not hasattr(module, "allocate_kv_cache"):
+        return False
+    # It may have imported the name before this adapter came.
+    utils = importlib.import_module("vllm.v1.worker.utils")
+    module.allocate_kv_cache = utils.allocate_kv_cache
+    return True
 
 
 def model_runner_v2(module):
-    # It may have imported the name before this adapter came.
+    # As above.
     module.init_kv_cache = importlib.import_module("vllm.v1.worker.gpu.attn_utils").init_kv_cache
 
 
 def model_runner_v1(module):
     # The V1 runner first makes a small cache to measure graphs, outside of the worker's
     # initialize_from_config; that one stays plain.
-    seams.wrap(module.GPUModelRunner, {
-        "_allocate_kv_cache_tensors": (("self", "kv_cache_config"), tagging),
-        "initialize_kv_cache_tensors": (("self", "kv_cache_config"), claiming),
-    })
+    if not share_allocation(module):
+        seams.wrap(module.GPUModelRunner, {
+            "_allocate_kv_cache_tensors": (("self", "kv_cache_config"), tagging),
+            "initialize_kv_cache_tensors": (("self", "kv_cache_config"), claiming),
+        })
 
 
 # ---- Where blocks move -------------------------------------------------------------------------
@@ -279,7 +313,7 @@ def block_pool(module):
             if balloon is None:
                 return original(self, *args, **kwargs)
             total = self.num_gpu_blocks
-            self.num_gpu_blocks = total - balloon.withheld  # or they would look used
+            self.num_gpu_blocks = total - balloon.hidden()  # or they would look used
             try:
                 done = original(self, *args, **kwargs)
             finally:
@@ -299,7 +333,7 @@ def block_pool(module):
             balloon = self._kvcached
             if balloon is None or self.num_gpu_blocks < 2:
                 return usage
-            return usage - balloon.withheld / (self.num_gpu_blocks - 1)
+            return usage - balloon.hidden() / (self.num_gpu_blocks - 1)
         return wrapper
 
     seams.wrap(module.BlockPool, {
@@ -315,9 +349,10 @@ def check_queue(module):
     """The striped queue can stand in for the free queue: it has all that is called on it."""
     known = {name for name in vars(striped_queue.StripedQueue) if not name.startswith("_")}
     methods = {name for name in vars(module.FreeKVCacheBlockQueue) if not name.startswith("_")}
+    new = methods - known - FOR_CONNECTORS
     block = module.KVCacheBlock(1)
-    if methods - known or block.block_id != 1 or block.ref_cnt or block.block_hash is not None:
-        raise seams.Unknown("the free queue %s" % sorted(methods - known))
+    if new or block.block_id != 1 or block.ref_cnt or block.block_hash is not None:
+        raise seams.Unknown("the free queue %s" % sorted(new))
     seams.check(module.BlockPool, "_maybe_evict_cached_block", ("self", "block"))
 
 
@@ -328,24 +363,26 @@ def coordinator(module):
 
 def kv_cache_manager(module):
     seams.check(module.KVCacheManager, "allocate_slots", ("self", "request", "num_new_tokens"))
+    if hasattr(module.KVCacheManager, "can_fit_full_sequence"):
+        seams.check(module.KVCacheManager, "can_fit_full_sequence", ("self", "request"))
 
 
-def retrying(manager, balloon):
-    """KVCacheManager.allocate_slots for a step that may run out of blocks: what does not fit yet
-    is tried again with more."""
-    original = functools.partial(type(manager).allocate_slots, manager)
+def retrying(manager, name, balloon):
+    """A method of RETRIED for a step that may run out of blocks: what does not fit yet is tried
+    again with more."""
+    original = functools.partial(getattr(type(manager), name), manager)
 
-    def allocate_slots(request, *args, **kwargs):
+    def wrapper(request, *args, **kwargs):
         result = original(request, *args, **kwargs)
-        if result is None and balloon.withheld:
+        if (result is None or result is False) and balloon.withheld:
             result = with_room(manager, balloon, functools.partial(
                 original, request, *args, **kwargs), kwargs.get("reserved_blocks", 0))
         return result
-    return allocate_slots
+    return wrapper
 
 
 def with_room(manager, balloon, attempt, reserved):
-    """The result of `attempt`, which was None, once there is room for it; None without."""
+    """The result of `attempt`, which was None or False, once there is room for it; else that."""
     coordinator = manager.coordinator
     ask = coordinator.get_num_blocks_to_allocate
     needs = []
@@ -362,35 +399,45 @@ def with_room(manager, balloon, attempt, reserved):
             result = attempt()
         finally:
             del coordinator.get_num_blocks_to_allocate
-        if result is not None or not needs:
+        if not (result is None or result is False) or not needs:
             return result
         extra = getattr(manager, "watermark_blocks", 0) + reserved
-        if not balloon.make_room(needs[-1] + extra):
-            return None
+        if not balloon.make_room(needs[-1], extra):
+            return result
     return attempt()
 
 
 def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
-            manager = self.kv_cache_manager
-            balloon = manager.block_pool._kvcached
+            balloon = balloon_of(self)
             if balloon is not None and balloon.calm and balloon.needs.same():
                 balloon.calm -= 1
             elif balloon is not None:
+                manager = self.kv_cache_manager
                 try:
                     ahead(balloon, self)
                 except Exception as error:
                     balloon.fail(error)
                 # Where nothing can be missing, the engine's own function is called, unwrapped.
                 if balloon.sure:
-                    manager.__dict__.pop("allocate_slots", None)
+                    for name in RETRIED:
+                        manager.__dict__.pop(name, None)
                 elif "allocate_slots" not in manager.__dict__:
-                    manager.allocate_slots = retrying(manager, balloon)
+                    for name in RETRIED:
+                        if hasattr(type(manager), name):
+                            setattr(manager, name, retrying(manager, name, balloon))
             return original(self, *args, **kwargs)
         return wrapper
 
     seams.wrap(module.Scheduler, {"schedule": (("self",), schedule)})
+
+
+def balloon_of(scheduler):
+    try:
+        return scheduler.kv_cache_manager.block_pool._kvcached
+    except AttributeError:  # a pool that we do not know, so that there is no balloon on it
+        return None
 
 
 def ahead(balloon, scheduler):
@@ -414,6 +461,7 @@ SEAMS = seams.Seams({
     "vllm.v1.core.sched.scheduler": scheduler,
     "vllm.v1.engine.core": engine_core,
     "vllm.v1.worker.gpu_worker": gpu_worker,
+    "vllm.v1.worker.utils": worker_utils,
     "vllm.v1.worker.gpu.attn_utils": attn_utils,
     "vllm.v1.worker.gpu.model_runner": model_runner_v2,
     "vllm.v1.worker.gpu_model_runner": model_runner_v1,

@@ -16,6 +16,8 @@ AHEAD_REQUESTS = 16  # waiting requests looked at beyond those that there is roo
 PREFILL = operator.attrgetter("is_prefill_chunk")
 PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
+# Where schedulers keep the requests that do not run yet; a release has some of them.
+WAITING = ("waiting", "skipped_waiting", "kv_holding_waiting")
 
 log = logging.getLogger("kvcached")
 
@@ -33,7 +35,15 @@ def serve(worker, kv_cache_config, ranks=1):
         return "the sleep-mode allocator"
     if not kv_cache_config.kv_cache_tensors or kv_cache_config.num_blocks < 2:
         return "no KV cache"
+    if getattr(kv_cache_config, "hisparse_host_num_blocks", None) is not None:
+        return "blocks on the host"  # and blocks that are read after they were freed
     return ""
+
+
+def layer_specs(group):
+    """The specifications of the layers in one KV cache group."""
+    spec = group.kv_cache_spec
+    return list((getattr(spec, "kv_cache_specs", None) or {"": spec}).values())
 
 
 class Allocation:
@@ -117,18 +127,18 @@ class Allocation:
         except Exception as error:  # only shown
             log.warning("kvcached: the model's shape: %r", error)
 
-    def end(self):
-        """The engine's KV memory is complete."""
+    def end(self, unknown):
+        """The engine's KV memory is complete. `unknown`: what is not known about model runners."""
         if not self.state:
             if self.elastic:
-                self.give_up("the model runner lays out its cache in an unknown way")
+                self.give_up(unknown or "the model runner lays out its cache in an unknown way")
             else:
-                self.report("stock: the model runner allocates in an unknown way")
+                self.report("stock: " + (unknown or
+                                         "the model runner allocates in an unknown way"))
 
     def _register_model(self):
         groups = self.kv_cache_config.kv_cache_groups
-        spec = groups[0].kv_cache_spec
-        spec = next(iter((getattr(spec, "kv_cache_specs", None) or {"": spec}).values()))
+        spec = layer_specs(groups[0])[0]
         shape = [getattr(spec, name, None) for name in ("num_kv_heads", "head_size", "dtype")]
         if None in shape:
             return
@@ -164,13 +174,19 @@ class Allocation:
         else:
             self.balloon.start()
 
+    def longest_request(self):
+        """Blocks that a request of the greatest length takes, at most."""
+        tokens = self.config.model_config.max_model_len
+        return min(self.blocks - 1, sum(1 - -tokens // group.kv_cache_spec.block_size
+                                        for group in self.kv_cache_config.kv_cache_groups))
+
     def _inflate(self, pool, cache):
         if len(pool.blocks) != self.blocks:
             raise balloon.Broken("a pool of %d blocks for a cache of %d" %
                                  (len(pool.blocks), self.blocks))
         self.balloon = balloon.Balloon(pool, self.library, cache, self.elastic,
                                        prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
-                                       self.report)
+                                       self.longest_request(), self.report)
         pool._kvcached = self.balloon
 
     # ---- Giving up ---------------------------------------------------------------------------
@@ -198,23 +214,35 @@ class Allocation:
         self.report("pinned: " + self.trouble_was)
 
 
+def waiting_queues(scheduler):
+    """Those that are not empty."""
+    queues = (getattr(scheduler, name, None) for name in WAITING)
+    return [queue for queue in queues if queue]
+
+
 class Needs:
     """What a scheduler will take, told before each of its steps."""
 
     def __init__(self, scheduler):
         self.scheduler = scheduler
-        self.sizes = [group.kv_cache_spec.block_size
-                      for group in scheduler.kv_cache_config.kv_cache_groups]
-        self.a_step = self.blocks(1 + scheduler.num_lookahead_tokens)
-        self.a_horizon = self.blocks(HORIZON)
+        self.queues = [name for name in WAITING if hasattr(scheduler, name)]
+        specs = [group.kv_cache_spec for group in scheduler.kv_cache_config.kv_cache_groups]
+        self.sizes = [spec.block_size for spec in specs]
+        tokens = 1 + getattr(scheduler, "num_spec_tokens", 0)
+        self.a_step = self.blocks(tokens + scheduler.num_lookahead_tokens)
+        # A state that others may share is copied first.
+        self.a_step += sum(getattr(spec, "mamba_cache_mode", None) is not None for spec in specs)
+        self.a_horizon = self.blocks(HORIZON * tokens)
         self.running = 0  # requests at the last look that was certain
         self.decoding = False  # at the last look nothing waited and nobody was in prefill
 
     def same(self):
         """No more requests than at the last look, which was certain, and none that waits."""
         scheduler = self.scheduler
-        return not scheduler.waiting and not scheduler.skipped_waiting and (
-            len(scheduler.running) <= self.running)
+        for name in self.queues:
+            if getattr(scheduler, name):
+                return False
+        return len(scheduler.running) <= self.running
 
     def blocks(self, tokens):
         """Blocks of a request of so many tokens."""
@@ -226,7 +254,7 @@ class Needs:
         scheduler = self.scheduler
         running = scheduler.running
         now, later = len(running) * self.a_step, len(running) * self.a_horizon
-        queues = [q for q in (scheduler.waiting, scheduler.skipped_waiting) if q]
+        queues = waiting_queues(scheduler)
         # Who gets into prefill came from the waiting ones.
         if not self.decoding and any(map(PREFILL, running)):
             now += self.blocks(scheduler.max_num_scheduled_tokens)

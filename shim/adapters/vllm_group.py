@@ -93,9 +93,12 @@ class Ranks:
         self.balloon.pin(why)
 
     def _inflate(self, pool, cache, report):
-        size = max(self.file.head(rank)[group_file.BYTES] for rank in self.group.ranks)
+        heads = [self.file.head(rank) for rank in self.group.ranks]
+        size, least = (max(head[word] for head in heads)
+                       for word in (group_file.BYTES, group_file.LEAST))
         keep = vllm_cache.prefix_cache_blocks(len(pool.blocks), size)
-        self.balloon = balloon.Balloon(pool, self.group, cache, self.group.ranks, keep, report)
+        self.balloon = balloon.Balloon(pool, self.group, cache, self.group.ranks, keep, least,
+                                       report)
         pool._kvcached = self.balloon
 
     def give_up(self, why):
@@ -148,7 +151,7 @@ def offer(rank, allocation, worker):
         if allocation.cache is not None and not allocation.trouble_was:
             watch(rank, allocation, worker)
             rank.offer(allocation.cache, allocation.blocks, sum(allocation.pieces.values()),
-                       vllm_cache.PINNED, lambda why: back_whole(allocation, why))
+                       allocation.longest_request(), vllm_cache.PINNED, lambda why: back_whole(allocation, why))
     except Exception as error:
         allocation.give_up(error)
     if rank.cache is None and allocation.elastic:

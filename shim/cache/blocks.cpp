@@ -10,7 +10,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr Duration kAskLapses = std::chrono::seconds(1);
 constexpr Duration kLongestSleep = milliseconds(100);  // of a waiter: the pool tells nobody
 
 }  // namespace
@@ -26,6 +25,10 @@ void Cache::change(std::size_t stripe, State state, std::uint64_t live) noexcept
   free_ready_ -= free_in(State::ready);
   free_draining_ -= free_in(State::draining);
   live_blocks_ += live - s.live;
+  if ((s.live == 0) != (live == 0)) {
+    const Pages pages = pages_of(stripe);
+    in_use_pages_ = live != 0 ? in_use_pages_ + pages : in_use_pages_.minus_clamped(pages);
+  }
   if (state == State::lost && s.state != State::lost) lost_blocks_ += plan_.stripe(stripe).count;
   s.state = state;
   s.live = live;
@@ -66,6 +69,7 @@ Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
     while (got.blocks < blocks) {
       const std::size_t stripe = index_.to_acquire();
       if (stripe == StripeIndex::kNone) break;
+      if (stripes_[stripe].live == 0 && kept_for_others(stripe)) break;
       const std::uint64_t most = whole_stripes ? free_of(stripe) : blocks - got.blocks;
       const std::uint64_t taken = take_from(stripe, most, out, got.ranges);
       got.blocks += taken;
@@ -78,6 +82,11 @@ Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
   if (wake) waker_.wake();
   if (got.blocks < blocks) got.result = Result::shortage;
   return got;
+}
+
+// Whether a stripe without live blocks must not be put to use again, because others wait for it.
+bool Cache::kept_for_others(std::size_t stripe) const noexcept {
+  return gated_ || pressed_ || (under_press_ && stripes_[stripe].state == State::draining);
 }
 
 // Takes up to `most` blocks out of a stripe, as far as there is room for ranges.
@@ -123,7 +132,8 @@ Result Cache::release(std::span<const BlockRange> ranges) noexcept {
     }
     warm_.sample(now, Blocks(live_blocks_));
     for (const BlockRange& range : ranges) unlive(range);
-    wake = wake_if(index_.vacant() != 0 && sleeps_until_ == Instant::max());
+    const bool sleeps = sleeps_until_ == Instant::max() || (pressed_ && sleeps_until_ > now);
+    wake = wake_if(index_.vacant() != 0 && sleeps);
     if (waiting_ != 0) progress_.notify_all();
   }
   if (wake) waker_.wake();
@@ -178,6 +188,64 @@ void Cache::forget_expected() noexcept {
   wake_if(true);
 }
 
+// Pages that it holds alone or shares with a neighbour: what letting it go frees at most.
+Pages Cache::pages_of(std::size_t stripe) const noexcept {
+  Pages sum;
+  for (const PieceRange& range : plan_.pieces(stripe)) {
+    const auto runs = plan_.partition(range.buffer);
+    for (std::uint32_t i = range.first; i < range.first + range.count; ++i) {
+      sum += Pages(runs[i].count());
+    }
+  }
+  return sum;
+}
+
+Pages Cache::press(Pages pages, bool gated) noexcept {
+  bool wake = false;
+  Pages found;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || lost_) return {};
+    under_press_ = static_cast<bool>(pages);
+    gated_ = gated;
+    pressed_ = Pages();
+    if (under_press_) {
+      for (std::size_t stripe = index_.to_undrain(); stripe != StripeIndex::kNone;
+           stripe = index_.next_draining(stripe)) {
+        found += pages_of(stripe);
+      }
+      pressed_ = pages.minus_clamped(found);
+      for (std::size_t stripe = index_.first_vacant(); stripe != StripeIndex::kNone;
+           stripe = index_.next_vacant(stripe)) {
+        found += pages_of(stripe);
+      }
+    }
+    wake = wake_if(pressed_ && index_.vacant() != 0 && sleeps_until_ > clock_.now());
+  }
+  if (wake) waker_.wake();
+  return found;
+}
+
+Pages Cache::in_use_pages() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return in_use_pages_;
+}
+
+void Cache::set_pressure(Pages pages) noexcept {
+  const std::uint64_t bytes = bytes_of(pages).value;
+  const std::uint64_t block = plan_.block_bytes().value;
+  pressure_ = (bytes + block - 1) / block;
+}
+
+void Cache::pool_changed() noexcept {
+  const Instant now = clock_.now();
+  const std::lock_guard lock(mutex_);
+  if (failures_ != 0 || now >= grow_at_) return;
+  grow_at_ = Instant();
+  wake_if(need(now) > free_ready_);
+  if (waiting_ != 0) progress_.notify_all();
+}
+
 // What callers miss now.
 std::uint64_t Cache::asked(Instant now) const noexcept {
   return std::max(waiting_, now < asked_until_ ? asked_ : 0);
@@ -185,7 +253,7 @@ std::uint64_t Cache::asked(Instant now) const noexcept {
 
 // Free blocks that should be backed: worth growing for.
 std::uint64_t Cache::need(Instant now) const noexcept {
-  return asked(now) + warm_.capped(Blocks(expected_)).value;
+  return asked(now) + (under_press_ ? 0 : warm_.capped(Blocks(expected_)).value);
 }
 
 // Once until the next work().

@@ -11,9 +11,13 @@ class Budget {
   virtual ~Budget() = default;
 
   // Charges `pages` to this process, all or nothing. Called before pages are created: the account
-  // may overstate what is held, never understate it. Thread-safe; takes no lock of the cache floor
-  // and makes no driver call.
-  virtual bool charge(Pages pages) noexcept = 0;
+  // may overstate what is held, never understate it. `wish`: callers wait until so many pages are
+  // ready for them, those that are so already included; refused, others in the pool are asked to
+  // give back what they hold idle, until the wish is dropped. Thread-safe; takes no lock of the
+  // cache floor and makes no driver call.
+  virtual bool charge(Pages pages, Pages wish) noexcept = 0;
+  bool charge(Pages pages) noexcept { return charge(pages, {}); }
+  virtual void drop_wish() noexcept = 0;
 
   // Returns pages that the driver has released (or never created). Thread-safe.
   virtual void uncharge(Pages pages) noexcept = 0;

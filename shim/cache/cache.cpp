@@ -128,7 +128,8 @@ Result Cache::pin(std::span<const BlockRange> pinned) {
       Stripe& s = stripes_[stripe];
       if (s.state == State::scratch) {
         Duration retry{};
-        const Result result = back_stripe(stripe, retry);
+        // Without them there is no cache: the pool is to know that somebody waits.
+        const Result result = back_stripe(stripe, pages_of(stripe), retry);
         if (result != Result::ok) {
           // Nothing that was launched uses the new extents, except strays: these end first.
           buffers_.front()->driver().synchronize(context());
@@ -204,6 +205,7 @@ CacheStats Cache::stats() const noexcept {
   }
   for (const BlockRange& stripe : plan_.stripes()) stats.blocks += stripe.count;
   stats.stripes = plan_.stripe_count();
+  stats.stripe = pages_of(stats.stripes / 2);
   for (const std::shared_ptr<Buffer>& buffer : buffers_) stats.held += buffer->held();
 
   // Stripes share pages: each piece that a live one needs counts once.

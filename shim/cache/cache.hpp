@@ -50,6 +50,7 @@ struct CacheStats {
   Pages fragmented;                // part of it that cannot go before they do
   Pages warm;                      // the rest
   Pages want;                      // asked for and not there yet
+  Pages stripe;                    // what most stripes hold
   std::uint64_t grows = 0;         // stripes backed
   std::uint64_t releases = 0;      // stripes released
   std::uint64_t short_grants = 0;  // times the pool or the GPU refused
@@ -89,7 +90,8 @@ class Cache final : public Worker {
   // ones. What is not backed yet is mapped on this thread, or waited for where another maps it.
   // shortage: the pool or the driver refused, the deadline passed, or a block is lost; invalid: a
   // block that is live, outside or named twice. Then no block became live; after a refusal, what is
-  // kept ready without having been named goes, so that its memory can serve a later attempt.
+  // kept ready without having been named goes, so that its memory can serve a later attempt, and
+  // without any the pool knows for a while what is missed.
   Result acquire_ranges(std::span<const BlockRange> ranges, Instant deadline) noexcept;
 
   // Returns blocks. invalid: a block that is not live, pinned or named twice; nothing was changed.
@@ -110,6 +112,19 @@ class Cache final : public Worker {
   // Lets all stripes without a live block go, through work(); forgets what was expected.
   void trim() noexcept;
 
+  // Others wait for memory: gives back so many pages, as far as they are without a live block, and
+  // grows for callers that wait only. `gated`: more is in use than the tenant's share, so that what
+  // comes free is not put to use again either. Each call replaces the last; none: nobody waits any
+  // more. Returns what it can give, on its way out already or soon.
+  Pages press(Pages pages, bool gated) noexcept;
+  // Pages that stripes with live blocks hold.
+  Pages in_use_pages() const noexcept;
+  // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
+  void set_pressure(Pages pages) noexcept;
+  std::uint64_t pressure() const noexcept { return pressure_.load(std::memory_order_relaxed); }
+  // The pool has room that it did not have before: worth trying again at once.
+  void pool_changed() noexcept;
+
   Work work() noexcept override;
   void close() noexcept override;
   bool finished() const noexcept override;
@@ -120,6 +135,7 @@ class Cache final : public Worker {
   // The stripes in order of blocks; the same for the cache's life.
   std::span<const BlockRange> stripes() const noexcept { return plan_.stripes(); }
   driver::ContextId context() const noexcept { return buffers_.front()->context(); }
+  driver::DeviceId device() const noexcept { return buffers_.front()->device(); }
 
  private:
   enum class State : std::uint8_t { scratch, growing, ready, draining, releasing, lost };
@@ -131,6 +147,7 @@ class Cache final : public Worker {
   };
   enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
   enum class Named : std::uint8_t { taken, refused, late, not_free, lost };
+  static constexpr Duration kAskLapses = std::chrono::seconds(1);
   static constexpr std::uint64_t kUntold = ~std::uint64_t{0};
 
   // cache.cpp: life.
@@ -146,10 +163,12 @@ class Cache final : public Worker {
   void place(std::size_t stripe) noexcept;
   std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
                           std::size_t& used) noexcept;
+  bool kept_for_others(std::size_t stripe) const noexcept;
   bool within(BlockRange range) const noexcept;
   bool is_pinned(BlockRange range) const noexcept;
   void unlive(BlockRange range) noexcept;
   void forget_expected() noexcept;
+  Pages pages_of(std::size_t stripe) const noexcept;
   std::uint64_t asked(Instant now) const noexcept;
   std::uint64_t need(Instant now) const noexcept;
   bool wake_if(bool needed) noexcept;
@@ -160,11 +179,14 @@ class Cache final : public Worker {
 
   // work.cpp: with work_mutex_ held and mutex_ not, if not said otherwise.
   void undrain(Instant now) noexcept;  // mutex_ held
+  void drop_wish_if_met(Instant now) noexcept;
   bool grow_if_needed(Instant now) noexcept;
   Growth grow_one(Instant now) noexcept;
-  Growth grow(std::size_t stripe, Instant now) noexcept;  // pre: it is in State::growing
+  // pre: it is in State::growing.
+  Growth grow(std::size_t stripe, Pages wish, Instant now) noexcept;
   Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
-  Result back_stripe(std::size_t stripe, Duration& retry) noexcept;
+  Result back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept;
+  Pages wish(Instant now, std::size_t stripe) noexcept;
   Result unback_stripe(std::size_t stripe) noexcept;
   bool release_one() noexcept;
   bool mark_surplus(Instant now) noexcept;
@@ -206,7 +228,12 @@ class Cache final : public Worker {
   Instant grow_at_{};           // no try to grow before: the pool or the driver refused
   std::uint32_t failures_ = 0;  // in a row, of the driver
   std::uint64_t refusals_ = 0;
-  bool refused_ = false;  // the last try to grow was
+  Pages in_use_pages_;
+  Pages pressed_;             // still to be marked for others
+  bool under_press_ = false;  // others wait
+  bool gated_ = false;        // and are entitled to what comes free here
+  bool wished_ = false;       // the pool knows that callers wait
+  bool refused_ = false;      // the last try to grow was
   bool closed_ = false;
   bool lost_ = false;
   bool finished_ = false;
@@ -216,6 +243,7 @@ class Cache final : public Worker {
   std::uint64_t short_grants_ = 0;
   std::atomic<std::uint64_t> available_{0};
   std::atomic<std::uint64_t> in_use_{kUntold};
+  std::atomic<std::uint64_t> pressure_{0};
 };
 
 }  // namespace kvcached::cache

@@ -34,7 +34,11 @@ Result Cache::acquire_ranges(std::span<const BlockRange> ranges, Instant deadlin
     }
     // Of a closed cache nothing is live any more.
     if (outcome == Named::lost || closed_ || lost_) return Result::lost;
-    if (outcome != Named::taken) {
+    std::uint64_t blocks = 0;
+    for (const BlockRange& range : ranges) blocks += range.count;
+    if (outcome == Named::taken) {
+      asked_ -= std::min(asked_, blocks);
+    } else {
       // The last one counted was taken in part.
       for (std::size_t i = 0; i < done; ++i) {
         const BlockRange& range = ranges[i];
@@ -44,6 +48,10 @@ Result Cache::acquire_ranges(std::span<const BlockRange> ranges, Instant deadlin
       }
       if (outcome == Named::refused) {
         forget_expected();
+        if (index_.vacant() == 0 && index_.draining() == 0) {
+          asked_ = blocks;
+          asked_until_ = clock_.now() + kAskLapses;
+        }
         wake = true;
       }
       if (waiting_ != 0) progress_.notify_all();
@@ -72,7 +80,9 @@ Cache::Named Cache::take_part(std::size_t stripe, BlockRange part, Instant deadl
       break;
     }
     const State state = stripes_[stripe].state;
-    if (state == State::ready || state == State::draining) {
+    const bool backed = state == State::ready || state == State::draining;
+    if (backed && stripes_[stripe].live == 0 && kept_for_others(stripe)) break;
+    if (backed) {
       // Also out of a draining one: the order of the stream protects blocks that are used again.
       live_.insert(part);
       change(stripe, State::ready, stripes_[stripe].live + part.count);
@@ -92,7 +102,7 @@ Cache::Named Cache::take_part(std::size_t stripe, BlockRange part, Instant deadl
       Growth growth = Growth::grown;
       {
         const WorkLock working(std::move(work), mutex_, progress_);
-        growth = grow(stripe, now);
+        growth = grow(stripe, pages_of(stripe), now);
       }
       lock.lock();
       if (growth != Growth::refused) continue;

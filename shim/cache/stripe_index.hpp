@@ -33,6 +33,8 @@ class StripeIndex {
   std::size_t to_back() const noexcept { return sets_[kScratch].first(); }
   // The one to let go next: the highest, because the last are large.
   std::size_t to_drain() const noexcept { return sets_[kVacant].last(); }
+  std::size_t first_vacant() const noexcept { return sets_[kVacant].first(); }
+  std::size_t next_vacant(std::size_t stripe) const noexcept { return sets_[kVacant].next(stripe); }
   std::size_t to_undrain() const noexcept { return sets_[kDraining].first(); }
   std::size_t next_draining(std::size_t stripe) const noexcept {
     return sets_[kDraining].next(stripe);

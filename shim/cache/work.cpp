@@ -40,6 +40,7 @@ Work Cache::work() noexcept {
     warm_.sample(now, Blocks(live_blocks_));
     if (!lost_) undrain(now);
   }
+  drop_wish_if_met(now);
   if (fences_.open() && fences_.poll() == Result::lost) lose();
   const bool worked = grow_if_needed(now) || release_one() || mark_surplus(now) ||
                       fence_marked(now) || sweep(now) || finish_if_empty();
@@ -50,12 +51,22 @@ Work Cache::work() noexcept {
 
 // Takes draining stripes back before new ones are backed.
 void Cache::undrain(Instant now) noexcept {
-  if (closed_) return;
+  if (closed_ || under_press_) return;
   while (need(now) > free_ready_) {
     const std::size_t stripe = index_.to_undrain();
     if (stripe == StripeIndex::kNone) return;
     change(stripe, State::ready, 0);
   }
+}
+
+// A caller that gave up waiting must not keep others giving.
+void Cache::drop_wish_if_met(Instant now) noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!wished_ || (!closed_ && !lost_ && asked(now) > free_ready_)) return;
+    wished_ = false;
+  }
+  buffers_.front()->budget().drop_wish();
 }
 
 bool Cache::grow_if_needed(Instant now) noexcept {
@@ -79,12 +90,12 @@ Cache::Growth Cache::grow_one(Instant now) noexcept {
     if (stripe == StripeIndex::kNone) return Growth::exhausted;
     change(stripe, State::growing, 0);
   }
-  return grow(stripe, now);
+  return grow(stripe, wish(now, stripe), now);
 }
 
-Cache::Growth Cache::grow(std::size_t stripe, Instant now) noexcept {
+Cache::Growth Cache::grow(std::size_t stripe, Pages wish, Instant now) noexcept {
   Duration retry{};
-  const Result result = back_stripe(stripe, retry);
+  const Result result = back_stripe(stripe, wish, retry);
   return settle_growth(stripe, result, now + retry);
 }
 
@@ -116,8 +127,17 @@ Cache::Growth Cache::settle_growth(std::size_t stripe, Result result, Instant re
   return growth;
 }
 
+// What a caller waits for, with what is ready for it already; none when that is enough. A wish is
+// met as a whole: who does not wait takes what comes, so that it is one stripe.
+Pages Cache::wish(Instant now, std::size_t stripe) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (asked(now) <= free_ready_) return {};
+  const Pages ready = pages_up(plan_.block_bytes() * free_ready_);
+  return std::max(pages_up(plan_.block_bytes() * waiting_), ready + pages_of(stripe));
+}
+
 // All pieces of a stripe, or none. `retry`: when a refusal is worth another try.
-Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
+Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept {
   const std::span<const PieceRange> pieces = plan_.pieces(stripe);
   Budget& budget = buffers_.front()->budget();
   Pages missing;
@@ -126,7 +146,11 @@ Result Cache::back_stripe(std::size_t stripe, Duration& retry) noexcept {
     return true;
   });
   retry = kPoolRetry;
-  if (missing && !budget.charge(missing)) return Result::shortage;
+  if (missing && !budget.charge(missing, wish)) {
+    const std::lock_guard lock(mutex_);
+    wished_ = wished_ || static_cast<bool>(wish);
+    return Result::shortage;
+  }
 
   Pages surplus = missing;
   Result result = Result::ok;
@@ -168,7 +192,9 @@ bool Cache::mark_surplus(Instant now) noexcept {
   bool marked = false;
   for (;;) {
     const std::size_t stripe = index_.to_drain();
-    if (stripe == StripeIndex::kNone || free_ready_ - free_of(stripe) < keep) break;
+    if (stripe == StripeIndex::kNone) break;
+    if (free_ready_ - free_of(stripe) < (!pressed_ ? keep : gated_ ? 0 : asked(now))) break;
+    pressed_ = pressed_.minus_clamped(pages_of(stripe));
     stripes_[stripe].ticket = 0;
     change(stripe, State::draining, 0);
     marked = true;
@@ -310,6 +336,7 @@ Work Cache::idle(Instant now) noexcept {
       next = std::min(next, std::max(grow_at_, now + kSoon));
     }
     if (!closed_ && index_.vacant() != 0) next = std::min(next, now + kDecay);
+    if (wished_) next = std::min(next, now + kDecay);
     const bool stranded = std::any_of(buffers_.begin(), buffers_.end(),
                                       [](const auto& buffer) { return buffer->stranded() != 0; });
     if (stranded) next = std::min(next, sweep_at_);

@@ -19,6 +19,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+/* NOLINTBEGIN(modernize-use-using): it is C, too */
 
 #define KVCACHED_API_VERSION 1
 
@@ -132,8 +133,9 @@ typedef struct kvcached_cache_info {
 } kvcached_cache_info;
 
 /* Claims the elastic allocations in which the segments lie; contents written so far are dropped and
- * unbacked addresses read undefined values. Pinned blocks are backed before it returns. The caller
- * keeps the allocations alive until kvcached_cache_destroy; freeing one destroys the cache. */
+ * unbacked addresses read undefined values. Pinned blocks are backed before it returns: it waits
+ * for memory for them, 30 s at most (KVCACHED_SHORT). The caller keeps the allocations alive until
+ * kvcached_cache_destroy; freeing one destroys the cache. */
 KVCACHED_API int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** cache);
 KVCACHED_API int kvcached_cache_destroy(kvcached_cache* cache);
 
@@ -175,6 +177,11 @@ KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
  * driver call. */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
+/* How many acquired blocks the caller should release soon because others in the pool are entitled
+ * to their memory: first those it does not use, then what it can do without. 0: nobody waits. Never
+ * waits, makes no driver call. */
+KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
+
 /* Blocks that acquire would give without waiting. Never waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_available(kvcached_cache* cache);
 
@@ -196,6 +203,7 @@ KVCACHED_API int kvcached_adapter_report(const char* adapter, const char* state)
  * context has launched, and up to `wait_ms` for the pool. */
 KVCACHED_API int kvcached_back_whole(uint64_t address, int64_t wait_ms);
 
+/* NOLINTEND(modernize-use-using) */
 #ifdef __cplusplus
 }
 #endif

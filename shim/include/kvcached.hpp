@@ -150,6 +150,7 @@ class Cache {
   }
   Result expect(std::uint64_t blocks) noexcept { return kvcached_cache_expect(handle_, blocks); }
   Result in_use(std::uint64_t blocks) noexcept { return kvcached_cache_in_use(handle_, blocks); }
+  std::uint64_t pressure() const noexcept { return kvcached_cache_pressure(handle_); }
   std::uint64_t available() const noexcept { return kvcached_cache_available(handle_); }
   Result describe(kvcached_cache_info& info) const noexcept {
     info.struct_size = sizeof info;

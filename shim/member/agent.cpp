@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <utility>
 #include <vector>
 
 #include "shim/log.hpp"
@@ -19,15 +20,15 @@ constexpr Duration kStopPatience = std::chrono::seconds(2);
 }  // namespace
 
 Agent::Agent(cache::Registry& registry, driver::Driver& driver, Housekeeper& housekeeper,
-             const Clock& clock) noexcept
-    : registry_(registry), driver_(driver), housekeeper_(housekeeper), clock_(clock) {}
+             Bell& bell, const Clock& clock) noexcept
+    : registry_(registry), driver_(driver), housekeeper_(housekeeper), bell_(bell), clock_(clock) {}
 
 void Agent::wake() noexcept {
   const std::lock_guard lock(mutex_);
   if (stopping_) return;
   woken_ = true;
   if (running_)
-    changed_.notify_all();
+    bell_.ring();
   else
     start_locked();
 }
@@ -51,7 +52,7 @@ void Agent::start_locked() noexcept {
 void Agent::stop() noexcept {
   std::unique_lock lock(mutex_);
   stopping_ = true;
-  changed_.notify_all();
+  bell_.ring();
   changed_.wait_until(lock, std::chrono::steady_clock::now() + kStopPatience,
                       [this] { return !running_; });
 }
@@ -94,6 +95,8 @@ void Agent::run() noexcept {
   Instant house = clock_.now();
   bool busy = true;
   for (;;) {
+    const std::uint32_t seen = bell_.rung();
+    housekeeper_.obey();
     const Instant next = work_off();
     const Instant now = clock_.now();
     if (now >= house) {
@@ -102,16 +105,18 @@ void Agent::run() noexcept {
     }
     // Idle, the house waits for its second; any wake brings it forward to its tenth.
     const Instant idle_house = busy ? house : house - kBusyHouse + kIdleHouse;
-    std::unique_lock lock(mutex_);
-    if (!stopping_ && !woken_)
-      changed_.wait_until(lock, std::min(next, idle_house), [this] { return stopping_ || woken_; });
-    busy = busy || woken_;
-    woken_ = false;
-    if (stopping_) {
-      running_ = false;
-      changed_.notify_all();
-      return;
+    {
+      const std::lock_guard lock(mutex_);
+      if (stopping_) {
+        running_ = false;
+        changed_.notify_all();
+        return;
+      }
+      busy = busy || woken_;
+      if (std::exchange(woken_, false)) continue;
     }
+    const Instant until = std::min(next, idle_house);
+    if (until > now) bell_.wait(seen, until - now);
   }
 }
 

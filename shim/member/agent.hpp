@@ -5,6 +5,7 @@
 #include <pthread.h>
 
 #include <condition_variable>
+#include <cstdint>
 #include <mutex>
 
 #include "policy/clock.hpp"
@@ -21,13 +22,25 @@ class Housekeeper {
   // On the agent's thread, at most ten times a second. True: something is still under way (pages in
   // limbo), so come again soon; false: once a second will do.
   virtual bool keep_house() noexcept = 0;
+  // On the agent's thread, whenever it has woken: gives back what others in the pool wait for.
+  virtual void obey() noexcept = 0;
+};
+
+// What the agent sleeps on: a count that goes up with each ring. Any thread; async-signal-safe.
+class Bell {
+ public:
+  virtual ~Bell() = default;
+  virtual std::uint32_t rung() const noexcept = 0;
+  // Returns once it was rung after `seen`, or time is up; sometimes earlier.
+  virtual void wait(std::uint32_t seen, Duration most) const noexcept = 0;
+  virtual void ring() noexcept = 0;
 };
 
 // One thread, started by the first wake. It sleeps while nothing is to be done and wakes once a
 // second at most then. Its signal mask is full: the engine's signals are the engine's.
 class Agent final : public cache::Waker {
  public:
-  Agent(cache::Registry& registry, driver::Driver& driver, Housekeeper& housekeeper,
+  Agent(cache::Registry& registry, driver::Driver& driver, Housekeeper& housekeeper, Bell& bell,
         const Clock& clock) noexcept;
   ~Agent() override = default;  // pre: stopped, or never started
   Agent(const Agent&) = delete;
@@ -54,6 +67,7 @@ class Agent final : public cache::Waker {
   cache::Registry& registry_;
   driver::Driver& driver_;
   Housekeeper& housekeeper_;
+  Bell& bell_;
   const Clock& clock_;
   mutable std::mutex mutex_;
   std::condition_variable changed_;

@@ -27,6 +27,7 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
         sum.fragmented += stats.fragmented;
         sum.warm += stats.warm;
         sum.want += stats.want;
+        if (!sum.stripe || stats.stripe < sum.stripe) sum.stripe = stats.stripe;
         sum.grows += stats.grows;
         sum.releases += stats.releases;
         sum.short_grants += stats.short_grants;

@@ -22,12 +22,12 @@ Prepaid::Prepaid(Member& member, Pages pages) noexcept : member_(member), rest_(
 
 Prepaid::~Prepaid() { t_prepaid = nullptr; }
 
-bool Member::charge(Pages pages) noexcept {
+bool Member::charge(Pages pages, Pages wish) noexcept {
   if (t_prepaid != nullptr && &t_prepaid->member_ == this && t_prepaid->rest_ >= pages) {
     t_prepaid->rest_ -= pages;
     return true;
   }
-  return ledger_->charge(pages);
+  return ledger_->charge(pages, wish);
 }
 
 std::string program_name() {

@@ -18,7 +18,9 @@ class Member final : public cache::Budget {
   static std::unique_ptr<Member> join(const Settings& settings, const ledger::GpuUuid& gpu,
                                       Bytes gpu_total, const Clock& clock) noexcept;
 
-  bool charge(Pages pages) noexcept override;
+  using Budget::charge;
+  bool charge(Pages pages, Pages wish) noexcept override;
+  void drop_wish() noexcept override { ledger_->drop_claim(); }
   void uncharge(Pages pages) noexcept override { ledger_->uncharge(pages); }
   Pages limit() const noexcept override;
 

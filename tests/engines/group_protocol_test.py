@@ -33,6 +33,7 @@ class Cache:
         self.live = {}  # first block -> count
         self.expected = 0
         self.told_in_use = 0
+        self.pressed = 0
 
     def stripes(self):
         return client.OK, list(zip([0] + self.ends[:-1],
@@ -57,6 +58,9 @@ class Cache:
     def in_use(self, blocks):
         self.told_in_use = blocks
 
+    def pressure(self):
+        return self.pressed
+
 
 class World:
     ENDS = [2, 4, 8, 16, 24, 32, 40, 48, 56, 64]
@@ -72,7 +76,7 @@ class World:
                       for r in range(ranks)]
         for index, rank in enumerate(self.ranks):
             cache = Cache((ends or [self.ENDS] * ranks)[index])
-            rank.offer(cache, 64, 640, 1, lambda why: True)
+            rank.offer(cache, 64, 640, 8, 1, lambda why: True)
         file.unlink()
         # While the scheduler waits, ranks come to look, or time passes.
         if turns:
@@ -222,6 +226,11 @@ class Protocol(unittest.TestCase):
         for rank, texts in zip(world.ranks, world.texts):
             self.assertEqual((rank.cache.expected, rank.cache.told_in_use), (30, 4))
             self.assertEqual(texts, ["pinned: no reason"])
+        world.ranks[1].cache.pressed = 9
+        self.assertEqual(world.group.pressure(), 0)
+        for rank in world.ranks:
+            rank.launch(1)
+        self.assertEqual(world.group.pressure(), 9)
 
     def test_ranks_that_do_not_fit_together(self):
         nested, other = [2, 4, 6, 8, 16, 24] + list(range(28, 65, 4)), [3, 9, 33, 64]

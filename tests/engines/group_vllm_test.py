@@ -18,6 +18,9 @@ class Cache:
     def acquire_ranges(self, ranges, wait_ms):
         return 0
 
+    def pressure(self):
+        return 0
+
     expect = in_use = release = lambda self, value: 0
 
 
@@ -43,7 +46,7 @@ class Ranks(unittest.TestCase):
             made.append(vllm_group.join(worker, lambda text: None))
             back_whole = lambda why, number=number: self.whole[number]  # noqa: E731
             if state == group_file.READY:
-                made[-1].offer(Cache(), 64, 1 << 20, 1, back_whole)
+                made[-1].offer(Cache(), 64, 1 << 20, 8, 1, back_whole)
             elif state == group_file.UNBACKED:
                 made[-1].must_back(back_whole)
             else:
@@ -62,8 +65,8 @@ class Ranks(unittest.TestCase):
         pool = miniature.BlockPool(64, True)
         formed.meet(pool)
         self.assertEqual(pool.get_num_free_blocks(), 3)
-        self.assertEqual(formed.balloon.keep_cached, 3)
-        self.assertTrue(formed.balloon.make_room(10))
+        self.assertEqual((formed.balloon.keep_cached, formed.balloon.least), (3, 8))
+        self.assertTrue(formed.balloon.make_room(10, 0))
         self.assertEqual(pool.get_num_free_blocks(), 63)
 
     def test_an_idle_engine_wishes_for_nothing(self):
@@ -103,7 +106,7 @@ class Ranks(unittest.TestCase):
                 self.whole[0] = True
                 made[0]._look()
                 formed.balloon.retry_pin_at = 0
-                self.assertTrue(formed.balloon.make_room(5))
+                self.assertTrue(formed.balloon.make_room(5, 0))
                 self.assertEqual(pool.get_num_free_blocks(), 63)
                 self.assertIsNone(pool._kvcached)
 

@@ -84,6 +84,54 @@ class Layout(unittest.TestCase):
                   tensors.Tensor(BASE + 200, (BLOCKS, 50), tensors.bfloat16, (PAGE // 2, 1))]
         self.assertEqual(segments([memory], states), [(BASE, PAGE, PAGE)])
 
+    def one_allocation(self, layers, layer_stride, block_stride, head_stride=PAGE // 2):
+        """An allocation of so many layers with two heads, and their views of it."""
+        memory = raw(size=layers * BLOCKS * PAGE)
+        return memory, [memory.as_strided((BLOCKS, 2, PAGE // 2), (block_stride, head_stride, 1),
+                                          i * layer_stride) for i in range(layers)]
+
+    def test_one_allocation_by_layers(self):
+        memory, views = self.one_allocation(3, PAGE * BLOCKS, PAGE)
+        self.assertEqual(segments(views, views), [(BASE + i * PAGE * BLOCKS, PAGE, PAGE)
+                                                  for i in range(3)])
+        self.assertEqual(layout.allocations(views), {BASE: memory.numel()})
+
+    def test_one_allocation_by_blocks(self):
+        memory, views = self.one_allocation(3, PAGE, 3 * PAGE)
+        self.assertEqual(segments(views, views), [(BASE, 3 * PAGE, 3 * PAGE)])
+
+    def test_one_allocation_by_layers_and_heads(self):
+        half = PAGE // 2
+        _, views = self.one_allocation(2, PAGE * BLOCKS, half, head_stride=half * BLOCKS)
+        self.assertEqual(segments(views, views), [(BASE + i * half * BLOCKS, half, half)
+                                                  for i in range(4)])
+
+    def test_groups_of_other_widths_in_one_allocation(self):
+        memory = raw(size=3 * PAGE * BLOCKS)
+        wide = memory.as_strided((BLOCKS, 2 * PAGE), (2 * PAGE, 1), 0)
+        narrow = memory.as_strided((BLOCKS, PAGE), (PAGE, 1), 2 * PAGE * BLOCKS)
+        self.assertEqual(segments([memory], [narrow, wide]),
+                         [(BASE, 2 * PAGE, 2 * PAGE), (BASE + 2 * PAGE * BLOCKS, PAGE, PAGE)])
+
+    def test_parts_of_a_block_are_one_segment(self):
+        """A tail after the blocks, so that they do not fill their allocation."""
+        memory = raw(size=PAGE * BLOCKS + 512)
+        parts = [memory.as_strided((BLOCKS, length), (PAGE, 1), first)
+                 for first, length in ((0, 100), (100, 200), (50, 100), (400, 24))]
+        self.assertEqual(segments([memory], parts), [(BASE, PAGE, 424)])
+
+    def test_parts_of_different_blocks_are_not(self):
+        memory = raw(size=2 * PAGE * BLOCKS)
+        parts = [memory.as_strided((BLOCKS, PAGE), (PAGE, 1), first)
+                 for first in (0, PAGE // 2, BLOCKS * PAGE)]
+        self.assertEqual(segments([memory], parts),
+                         [(BASE + first, PAGE, PAGE) for first in (0, PAGE // 2, BLOCKS * PAGE)])
+
+    def test_one_byte_an_element(self):
+        memory = raw(size=BLOCKS * PAGE // 2)
+        view = memory.view(tensors.float8).view((BLOCKS, 2, 16, 2, 8))
+        self.assertEqual(segments([memory], [view]), [(BASE, PAGE // 2, PAGE // 2)])
+
     def test_what_is_not_understood(self):
         memory = raw()
         good = memory.view(tensors.bfloat16).view((BLOCKS, 2, 16, 2, 8))

@@ -10,8 +10,7 @@ import time
 from doubles import vllm_engine
 
 # Blocks of 64 KiB in each layer, as a real model has them.
-vllm_engine.HEADS, vllm_engine.DIM = 8, 128
-vllm_engine.PAGE = 2 * vllm_engine.BLOCK * 8 * 128 * 2
+vllm_engine.widen(8, 128)
 
 import worlds  # noqa: E402
 

@@ -12,18 +12,23 @@ BUILD = pathlib.Path(os.environ.get("KVCACHED_BUILD", "build")).resolve()
 MIB = 1 << 20
 
 
+def environment(folder, **settings):
+    """Of an engine behind the library, on a simulated GPU and in a pool of its own in `folder`."""
+    for name in ("gpu", "pool"):
+        os.makedirs(os.path.join(folder, name), exist_ok=True)
+    return dict({k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")},
+                KVCACHED_BUILD=str(BUILD), KVCACHED_DIR=folder + "/pool",
+                SIM_GPU_DIR=folder + "/gpu", SIM_GPU_MEMORY="512MiB",
+                LD_LIBRARY_PATH=str(BUILD / "sim"),
+                LD_PRELOAD=str(BUILD / "libkvcached.so"), **settings)
+
+
 class Simulated(unittest.TestCase):
     maxDiff = None
 
     def run_engine(self, **settings):
         with tempfile.TemporaryDirectory() as folder:
-            for name in ("gpu", "pool"):
-                os.mkdir(os.path.join(folder, name))
-            env = dict({k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")},
-                       KVCACHED_BUILD=str(BUILD), KVCACHED_DIR=folder + "/pool",
-                       SIM_GPU_DIR=folder + "/gpu", SIM_GPU_MEMORY="512MiB",
-                       LD_LIBRARY_PATH=str(BUILD / "sim"),
-                       LD_PRELOAD=str(BUILD / "libkvcached.so"), **settings)
+            env = environment(folder, **settings)
             done = subprocess.run([sys.executable, "-B", str(HERE / "simulated_engine.py")],
                                   env=env, capture_output=True, text=True, timeout=300)
         return done
@@ -47,6 +52,30 @@ class Simulated(unittest.TestCase):
         found = self.result(KVCACHED_MAX="60MiB")
         self.assertEqual(found["finished"], 120)
         self.assertLessEqual(max(found["peaks"] + found["after"]), 60 * MIB)
+
+    def pair(self, folder, role, *arguments, **settings):
+        return subprocess.Popen(
+            [sys.executable, "-B", str(HERE / "simulated_pair.py"), role, *arguments],
+            env=environment(folder, **settings), stdout=subprocess.PIPE, text=True)
+
+    def test_a_full_engine_makes_way_for_a_newcomer(self):
+        with tempfile.TemporaryDirectory() as folder:
+            stop = os.path.join(folder, "stop")
+            greedy = self.pair(folder, "greedy", stop, KVCACHED_NAME="greedy",
+                               KVCACHED_POOL="140MiB")
+            self.assertEqual(greedy.stdout.readline(), "full\n")
+            guest = self.pair(folder, "guest", KVCACHED_NAME="guest")
+            out, _ = guest.communicate(timeout=120)
+            guest = json.loads(out)
+            pathlib.Path(stop).touch()
+            out, _ = greedy.communicate(timeout=120)
+            greedy = json.loads(out)
+        self.assertEqual(guest["finished"], 40)
+        self.assertEqual(greedy["wrong"], 0)
+        self.assertGreater(greedy["peak"], 110 * MIB)
+        # More than the first stripe, which it could not start without.
+        self.assertGreater(guest["peak"], 10 * MIB)
+        self.assertLess(greedy["least"], greedy["peak"] - 10 * MIB)
 
     def test_switched_off_the_engine_is_alone_with_the_driver(self):
         done = self.run_engine(KVCACHED_DISABLE="1")

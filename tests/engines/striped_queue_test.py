@@ -89,6 +89,37 @@ class Order(unittest.TestCase):
         self.assertEqual(queue.num_free_blocks, 10)
 
 
+class Condemned(unittest.TestCase):
+    def setUp(self):
+        self.queue = make()
+        for stripe in range(3):
+            self.queue.add(10 * stripe, 10)
+        taken = self.queue.popleft_n(30)
+        self.queue.prepend_n(taken[3:10] + taken[12:20] + taken[29:])  # 3, 2 and 9 live
+
+    def test_the_emptiest_stripes_give_no_blocks_any_more(self):
+        self.queue.condemn(15, 8)
+        self.assertEqual(set(self.queue.aside), {0, 1})
+        self.assertEqual(numbers(self.queue.popleft_n(1)), [29])
+        self.assertEqual(self.queue.num_free_blocks, 0)
+
+    def test_they_drain_and_can_be_withdrawn(self):
+        self.queue.condemn(5, 8)
+        self.assertEqual(set(self.queue.aside), {1})
+        self.queue.prepend_n([self.queue.blocks[10], self.queue.blocks[11]])
+        self.assertEqual(list(self.queue.empty), [1])
+        self.assertEqual(self.queue.withdraw(1), [(10, 10)])
+        self.assertEqual(self.queue.num_free_blocks, 8)
+
+    def test_a_pardon_gives_all_back(self):
+        free = self.queue.num_free_blocks
+        self.queue.condemn(20, 8)
+        self.assertEqual(self.queue.num_free_blocks, 1)
+        self.queue.pardon()
+        self.assertEqual(self.queue.num_free_blocks, free)
+        self.assertEqual(self.queue.fresh, free)
+
+
 class Books(unittest.TestCase):
     """Random sequences, checked against what the blocks themselves say."""
 
@@ -104,7 +135,7 @@ class Books(unittest.TestCase):
             queue.add(first + cut, 10 - cut)
 
         for _ in range(400):
-            move = dice.randrange(7)
+            move = dice.randrange(8)
             if move == 0 and out:
                 stripe = dice.choice(sorted(out))
                 out.discard(stripe)
@@ -141,15 +172,23 @@ class Books(unittest.TestCase):
                 queue.forget([block.block_id for block in known])
             elif move == 6 and queue.empty:
                 stripe = dice.choice(sorted(queue.empty))
+                for block in queue.aside.get(stripe, ()):
+                    block.block_hash = None
                 ranges = queue.withdraw(stripe)
                 self.assertEqual(sum(count for _, count in ranges), 10)
                 out.add(stripe)
+            elif move == 7 and dice.random() < 0.3:
+                if dice.random() < 0.5:
+                    queue.condemn(dice.randrange(80), dice.randrange(1, 4))
+                else:
+                    queue.pardon()
             held = worlds.Engine.check_queue(queue, set(numbers(used)))
             self.assertEqual(held, {b for s in set(range(8)) - out
                                     for b in range(10 * s, 10 * s + 10)})
             free = numbers(queue.get_all_free_blocks())
             self.assertEqual(len(free), queue.num_free_blocks)
-            self.assertEqual(set(free), held - set(numbers(used)))
+            aside = {block.block_id for stack in queue.aside.values() for block in stack}
+            self.assertEqual(set(free), held - set(numbers(used)) - aside)
 
     def test_any_sequence(self):
         for seed in range(40):

@@ -1,77 +1,19 @@
 """The vLLM adapter on an engine core in this process: what a step may rely on, and equality with
 the engine alone."""
 import os
-import random
+import types
 import unittest
 
 import worlds
-
-LENGTH = worlds.vllm_engine.MAX_MODEL_LEN
-STEPS = 3000 if os.environ.get("KVCACHED_STRESS") else 600
+from checks import ONE_ALLOCATION, VARIANTS, Checks, pass_through
 
 
-class Load:
-    """A random stream of what happens to an engine, the same for every engine it is played to."""
-
-    def __init__(self, seed, most_tokens=LENGTH):
-        self.random = random.Random(seed)
-        self.most_tokens = most_tokens
-        self.prefixes = [[self.random.randrange(1000) for _ in range(200)] for _ in range(3)]
-        self.names = 0
-
-    def next(self):
-        """(what, arguments)"""
-        dice = self.random.random()
-        if dice < 0.15:
-            self.names += 1
-            prompt = list(self.random.choice(self.prefixes)[:self.random.randrange(200)])
-            prompt += [self.random.randrange(1000) for _ in range(self.random.randrange(1, 60))]
-            room = self.most_tokens - len(prompt) - 1
-            return "add", ("r%d" % self.names, prompt, self.random.randrange(1, min(room, 80)))
-        if dice < 0.17 and self.names:
-            return "abort", ("r%d" % self.random.randrange(max(1, self.names - 8),
-                                                           self.names + 1),)
-        if dice < 0.18:
-            return "reset_prefix_cache", ()
-        return "step", ()
-
-
-def play(engine, what, arguments):
-    if what != "step" or engine.busy():
-        getattr(engine, what)(*arguments)
-
-
-VARIANTS = [dict(caching=caching, async_scheduling=later)
-            for caching in (False, True) for later in ((False, True) if worlds.SITE else (False,))]
-
-
-class Plentiful(unittest.TestCase):
+class Plentiful(Checks):
     """With enough memory the engine does exactly what it does alone."""
 
     def setUp(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         self.addCleanup(os.environ.pop, "KVCACHED_PREFIX_CACHE")
-
-    def compare(self, seed, late, settings):
-        stock = worlds.Engine(pass_through(), **settings)
-        self.assertIsNone(stock.balloon)
-        elastic = worlds.Engine(worlds.Library(seed=seed, late=late), **settings)
-        load = Load(seed)
-        for _ in range(STEPS):
-            move = load.next()
-            for engine in (stock, elastic):
-                play(engine, *move)
-            elastic.check()
-            self.assertEqual(stock.steps, elastic.steps)
-            self.assertAlmostEqual(stock.pool.get_usage(), elastic.pool.get_usage())
-            if len(stock.steps) > 50:
-                del stock.steps[:], elastic.steps[:]
-        for engine in (stock, elastic):
-            engine.run()
-        self.assertEqual(stock.outputs, elastic.outputs)
-        self.assertGreater(len(elastic.outputs), 20)
-        if not settings["caching"]:  # with it, all that was ever used is kept
-            self.assertGreater(elastic.cache.releases, 5)
 
     def test_same_steps_and_outputs(self):
         for seed, settings in enumerate(VARIANTS):
@@ -114,29 +56,18 @@ class Plentiful(unittest.TestCase):
     def test_same_with_a_watermark(self):
         self.compare(7, 0.3, dict(caching=True, watermark=0.05))
 
+    def test_a_running_request_needs_no_watermark(self):
+        steps = []
+        for library in (pass_through(), worlds.Library(late=1.0)):
+            engine = worlds.Engine(library, blocks=34, caching=False, watermark=0.5)
+            engine.add("r", range(100), 400)
+            engine.run()
+            steps.append(engine.steps)
+        self.assertEqual(*steps)
 
-class Short(unittest.TestCase):
+
+class Short(Checks):
     """A pool that refuses looks like a smaller GPU: requests wait or are preempted, and all end."""
-
-    def check_all_finish(self, seed, settings):
-        library = worlds.Library(seed=seed, late=0.5)
-        engine = worlds.Engine(library, **settings)
-        load, dice = Load(seed), random.Random(seed)
-        wanted = {}
-        for _ in range(STEPS):
-            if dice.random() < 0.05:
-                library.pool_blocks = dice.choice((40, 60, 100, 1 << 40))
-            what, arguments = load.next()
-            if what == "add":
-                wanted[arguments[0]] = arguments[2]
-            if what == "abort":
-                wanted.pop(arguments[0], None)
-            play(engine, what, arguments)
-            engine.check()
-        library.pool_blocks = 80
-        engine.run()
-        self.assertEqual(wanted, {n: len(t) for n, t in engine.outputs.items() if n in wanted})
-        engine.check()
 
     def test_all_finish(self):
         for seed, settings in enumerate(VARIANTS):
@@ -210,15 +141,38 @@ class Idle(unittest.TestCase):
         self.assertEqual(engine.cache.live, {0})
 
 
-class Trouble(unittest.TestCase):
-    """Whatever goes wrong, the engine runs on, and never on a block without memory."""
+class Ahead(unittest.TestCase):
+    def test_requests_are_seen_wherever_they_wait(self):
+        for queue in worlds.package.vllm_cache.WAITING:
+            scheduler, needs = self.needs(dict(block_size=16), dict(block_size=16), **{queue: []})
+            self.assertEqual(needs.look()[:3], (0, 0, True))
+            self.assertTrue(needs.same())
+            setattr(scheduler, queue, [types.SimpleNamespace(num_tokens=40)])
+            self.assertFalse(needs.same())
+            self.assertEqual(needs.look()[:3], (2 * 3, 0, False))
+            self.assertFalse(worlds.adapter.idle(scheduler))
 
-    def run_some(self, engine):
-        for i in range(6):
-            engine.add("s%d" % i, range(100), 20)
-        engine.run()
-        self.assertEqual([20] * 6, [len(engine.outputs["s%d" % i]) for i in range(6)])
-        engine.check()
+    def test_the_most_that_a_step_takes(self):
+        for specs, other, most, later in (
+                ([dict(block_size=16)], {}, 1, 2),
+                ([dict(block_size=16), dict(block_size=32)], {}, 2, 3),
+                ([dict(block_size=16)], dict(num_spec_tokens=8, num_lookahead_tokens=8), 2, 18),
+                ([dict(block_size=16, mamba_cache_mode="align")], {}, 2, 2)):
+            with self.subTest(specs=specs, other=other):
+                scheduler, needs = self.needs(*specs, **other)
+                scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)] * 3
+                self.assertEqual(needs.look()[:3], (3 * most, 3 * later, True))
+
+    def needs(self, *specs, **other):
+        groups = [types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(**s)) for s in specs]
+        scheduler = types.SimpleNamespace(**dict(dict(
+            kv_cache_config=types.SimpleNamespace(kv_cache_groups=groups), num_lookahead_tokens=0,
+            running=[], max_num_running_reqs=8, max_num_scheduled_tokens=100), **other))
+        return scheduler, worlds.package.vllm_cache.Needs(scheduler)
+
+
+class Trouble(Checks):
+    """Whatever goes wrong, the engine runs on, and never on a block without memory."""
 
     def check_pinned(self, library, engine):
         self.assertIsNone(engine.balloon)
@@ -234,6 +188,10 @@ class Trouble(unittest.TestCase):
 
     def test_part_of_the_tensors_is_plain(self):
         library = worlds.Library()
+        if ONE_ALLOCATION:  # then there are no parts: it is elastic or all plain
+            worlds.Engine(library)
+            self.assertEqual(len(library.elastic), 1)
+            return
         library.plain_allocations = {1}
         with self.assertLogs("kvcached", "WARNING"):
             self.check_pinned(library, worlds.Engine(library))
@@ -312,9 +270,21 @@ class Trouble(unittest.TestCase):
                         vars(vars(config)[name]).update(value)
                     else:
                         setattr(config, name, value)
-                worker = worlds.vllm_engine.Loose(vllm_config=config)
-                sized = worlds.vllm_engine.Loose(kv_cache_tensors=[1], num_blocks=100)
-                self.assertEqual(worlds.package.vllm_cache.serve(worker, sized), why)
+                self.assertEqual(self.serve(config), why)
+
+    def serve(self, config, **kv_cache):
+        sized = dict(dict(kv_cache_tensors=[1], num_blocks=100), **kv_cache)
+        loose = worlds.vllm_engine.Loose
+        return worlds.package.vllm_cache.serve(loose(vllm_config=config), loose(**sized))
+
+    def test_caches_that_cannot_be_served(self):
+        config = worlds.vllm_engine.config(100, True)
+        for kv_cache, why in (
+                (dict(), ""), (dict(num_blocks=1), "no KV cache"),
+                (dict(kv_cache_tensors=[]), "no KV cache"),
+                (dict(hisparse_host_num_blocks=10), "blocks on the host")):
+            with self.subTest(kv_cache=kv_cache):
+                self.assertEqual(self.serve(config, **kv_cache), why)
 
     def test_a_worker_without_its_scheduler(self):
         library = worlds.Library()
@@ -329,12 +299,6 @@ class Trouble(unittest.TestCase):
         engine.core.shutdown()
         self.assertIsNone(engine.balloon)
         self.assertEqual(engine.cache.releases, 0)
-
-
-def pass_through():
-    library = worlds.Library()
-    library.off = True
-    return library
 
 
 def engine_block_bytes():

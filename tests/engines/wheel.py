@@ -1,33 +1,44 @@
 """Loads vLLM's own scheduler, block pool and engine core from an unpacked wheel, without torch.
 
-Only the modules named here are vLLM's; everything else that they import is an empty stand-in whose
-attributes exist, can be called, subclassed and used as decorators, and do nothing.
+Only the modules named here are vLLM's, as far as a release has them; everything else that they
+import is an empty stand-in whose attributes exist, can be called, subclassed and used as
+decorators, and do nothing.
 """
+import importlib
 import importlib.abc
 import importlib.machinery
 import pathlib
 import sys
 
+from doubles import modules
+
 REAL = {
-    "vllm.utils.hashing", "vllm.utils.math_utils",
-    "vllm.v1.core.block_pool", "vllm.v1.core.kv_cache_coordinator",
-    "vllm.v1.core.kv_cache_manager", "vllm.v1.core.kv_cache_metrics",
-    "vllm.v1.core.kv_cache_utils", "vllm.v1.core.encoder_cache_manager",
-    "vllm.v1.core.sched.async_scheduler", "vllm.v1.core.sched.interface",
-    "vllm.v1.core.sched.output", "vllm.v1.core.sched.request_queue",
-    "vllm.v1.core.sched.scheduler", "vllm.v1.core.sched.utils",
-    "vllm.v1.core.single_type_kv_cache_manager", "vllm.v1.engine", "vllm.v1.engine.core",
-    "vllm.v1.kv_cache_interface", "vllm.v1.kv_cache_spec_registry", "vllm.v1.metrics.stats",
-    "vllm.v1.outputs", "vllm.v1.request", "vllm.v1.structured_output.request", "vllm.v1.utils",
-    "vllm.v1.worker.gpu.attn_utils",
-    "vllm.v1.worker.gpu_worker",
+    "vllm.utils.hashing", "vllm.utils.math_utils", "vllm.v1.engine", "vllm.v1.engine.core",
+    "vllm.v1.kv_cache_interface", "vllm.v1.kv_cache_layout", "vllm.v1.kv_cache_spec_registry",
+    "vllm.v1.metrics.stats", "vllm.v1.outputs", "vllm.v1.request",
+    "vllm.v1.structured_output.request", "vllm.v1.utils", "vllm.v1.worker.gpu.attn_utils",
+    "vllm.v1.worker.gpu.model_runner",
+    "vllm.v1.worker.gpu_model_runner", "vllm.v1.worker.gpu_worker", "vllm.v1.worker.utils",
 }
+REAL_PACKAGES = ("vllm.v1.core.",)
 STAND_INS = ("torch", "transformers", "triton", "numpy", "zmq", "regex", "cloudpickle", "cbor2",
-             "blake3", "xxhash", "huggingface_hub", "tokenizers", "PIL")
+             "blake3", "xxhash", "huggingface_hub", "tokenizers", "PIL", "msgspec", "pydantic",
+             "typing_extensions", "prometheus_client", "uvloop", "psutil", "pybase64", "tqdm")
+
+
+def cache_planner(name):
+    """What the platform names as the planner of the KV cache."""
+    planning = importlib.import_module("vllm.v1.core.kv_cache_planning")
+    return planning.DefaultKVCacheConfigBuilder
+
 
 # What must answer truly among the stand-ins.
 VALUES = {
+    ("msgspec", "Struct"): modules.Struct,
+    ("msgspec", "field"): modules.Field,
     ("vllm.utils", "length_from_prompt_token_ids_or_embeds"): lambda ids, embeds: len(ids),
+    ("vllm.utils.import_utils", "resolve_obj_by_qualname"): cache_planner,
+    ("vllm.v1.structured_output", "StructuredOutputManager"): modules.StructuredOutputManager,
     ("vllm.utils.torch_utils", "get_dtype_size"): lambda dtype: dtype.itemsize,
 }
 
@@ -91,14 +102,13 @@ class Wheel(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] not in STAND_INS + ("vllm",):
             return None
-        if name in REAL:
-            file = self.site / (name.replace(".", "/") + ".py")
-            if not file.exists():
-                file = self.site / name.replace(".", "/") / "__init__.py"
-            places = [str(file.parent)] if file.name == "__init__.py" else None
-            return importlib.machinery.ModuleSpec(
-                name, importlib.machinery.SourceFileLoader(name, str(file)),
-                origin=str(file), is_package=places is not None)
+        if name in REAL or name.startswith(REAL_PACKAGES):
+            place = self.site / name.replace(".", "/")
+            for file in (place.with_name(place.name + ".py"), place / "__init__.py"):
+                if file.exists():
+                    return importlib.machinery.ModuleSpec(
+                        name, importlib.machinery.SourceFileLoader(name, str(file)),
+                        origin=str(file), is_package=file.name == "__init__.py")
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec):
@@ -110,6 +120,8 @@ class Wheel(importlib.abc.MetaPathFinder, importlib.abc.Loader):
                 raise AttributeError(name)
             if module.__name__ == "vllm.envs" and name.isupper():
                 return None  # every setting at its least
+            if module.__name__ == "typing_extensions":
+                return modules.typing_extensions(name)
             if (module.__name__, name) in VALUES:
                 return VALUES[module.__name__, name]
             made = Anything(name, (Stub,), {"__module__": module.__name__})

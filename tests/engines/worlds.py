@@ -1,5 +1,6 @@
 """One engine for the tests of the vLLM adapter: vLLM's own scheduler, block pool and engine core
 where $VLLM_SITE names an unpacked wheel, else a miniature with the same seams."""
+import importlib
 import os
 import pathlib
 import sys
@@ -36,7 +37,8 @@ if SITE:
     # In front of the finder that knows the wheel, as in a process that the library is loaded into.
     sys.meta_path.remove(package.finder)
     sys.meta_path.insert(0, package.finder)
-    import vllm.v1.engine.core  # noqa: F401
+    for name in ("vllm.v1.engine.core", *package.vllm.hooks()):
+        importlib.import_module(name)
 else:
     package = load_adapters()
     from doubles import miniature
@@ -46,6 +48,16 @@ else:
             hook(miniature.MODULES[name])
 stand_in_torch()
 adapter = package.vllm
+
+
+def free_queue():
+    """The engine's class of free blocks."""
+    return importlib.import_module("vllm.v1.core.block_pool").FreeKVCacheBlockQueue
+
+
+def one_allocation():
+    """Whether all layers of the engine lie in one allocation."""
+    return hasattr(sys.modules.get("vllm.v1.worker.utils"), "allocate_kv_cache")
 
 
 class Engine:
@@ -77,7 +89,7 @@ class Engine:
 
     @property
     def balloon(self):
-        return self.pool._kvcached
+        return getattr(self.pool, "_kvcached", None)
 
     @property
     def cache(self):
@@ -138,11 +150,18 @@ class Engine:
         assert len(found) == self.pool.get_num_free_blocks()
         return found
 
+    def sinks(self):
+        """Blocks that the engine took for good when it started."""
+        coordinator = self.core.scheduler.kv_cache_manager.coordinator
+        return [block for manager in getattr(coordinator, "single_type_managers", ())
+                for block in getattr(manager, "sink_blocks", ())]
+
     def check(self):
         """Allocatable implies backed, and all books agree."""
         free = self.free_blocks()
         numbers = {block.block_id for block in free}
         used = {block.block_id for block in self.pool.blocks if block.ref_cnt and not block.is_null}
+        used |= {block.block_id for block in self.sinks()}
         assert len(numbers) == len(free) and not numbers & used and 0 not in numbers
         assert all(not block.ref_cnt for block in free)
         total = self.pool.num_gpu_blocks - 1
@@ -152,7 +171,8 @@ class Engine:
             assert len(numbers) + len(used) == total
             return
         held = self.check_queue(balloon.queue, used)
-        assert held == numbers | used
+        aside = {block.block_id for stack in balloon.queue.aside.values() for block in stack}
+        assert held == numbers | used | aside and not numbers & aside
         assert balloon.withheld == total - len(held)
         assert balloon.in_use() == len(used)
         if balloon.cache is not None and self.library.__class__ is Library and (
@@ -172,7 +192,10 @@ class Engine:
             held |= own
             loose = {block.block_id for block in queue.loose[stripe]}
             cached = {number for number in queue.cached if queue.stripe_of[number] == stripe}
-            assert own == loose | cached | (own & used) and not loose & cached
+            aside = {block.block_id for block in queue.aside.get(stripe, ())}
+            assert own == loose | cached | aside | (own & used)
+            assert not loose & cached and not aside & (loose | cached | used)
+            assert not (stripe in queue.aside and loose | cached)
             assert len(loose) == len(queue.loose[stripe])
             assert queue.live[stripe] == len(own & used)
             assert queue.known[stripe] == len(cached)
@@ -183,6 +206,7 @@ class Engine:
         assert set(queue.empty) == empty and set(queue.empty_cached) == empty_cached
         assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
         assert queue.fresh == sum(map(len, queue.loose))
+        assert queue.aside_blocks == sum(map(len, queue.aside.values()))
         return held
 
 

@@ -19,6 +19,7 @@ int live_and_die(const OpenRequest& request, const Clock& clock, std::atomic<std
   }
   if (!ledger->charge(Pages(10))) return 2;
   held = 10;
+  if (ledger->charge(Pages(51), Pages(61))) return 4;  // above its maximum: a claim
   ledger->publish({});
   held = 7;  // memory goes before its charge
   ledger->uncharge(Pages(3));
@@ -63,8 +64,9 @@ TEST_P(LedgerKillTest, BooksStaySound) {
 INSTANTIATE_TEST_SUITE_P(AtEveryPoint, LedgerKillTest,
                          testing::Values("join.locked", "reap.dated", "reap.buried", "join.filled",
                                          "join.live", "charge.before", "charge.after",
-                                         "publish.half", "uncharge.before", "uncharge.after",
-                                         "reap.emptied", "leave.before"),
+                                         "charge.claimed", "plan.half", "publish.half",
+                                         "uncharge.before", "uncharge.after", "reap.emptied",
+                                         "leave.before"),
                          [](const auto& each) {
                            std::string name = each.param;
                            name[name.find('.')] = '_';

@@ -86,6 +86,7 @@ class Library:
 class Cache:
     def __init__(self, library, segments, blocks, pinned):
         self.library = library
+        self.segments = list(segments)
         self.claims = {base for base, _, _ in segments}
         self.alive = True
         self.ranges = []
@@ -174,6 +175,10 @@ class Cache:
     def in_use(self, blocks):
         self.told_in_use = blocks
         return OK
+
+    def pressure(self):
+        """As long as the pool has less than this cache holds, others are entitled to the rest."""
+        return max(0, self.backed_blocks() - self.library.pool_blocks)
 
 
 def _runs(numbers):

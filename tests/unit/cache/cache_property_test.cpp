@@ -182,6 +182,7 @@ class RandomLife {
     }
     rig_.driver.fail_nothing();
     rig_.driver.set_capture(false);
+    rig_.settle();  // what the driver would not let go is tried again, as long as the cache lives
     rig_.verify_all();
     rig_.cache->close();
     rig_.settle();

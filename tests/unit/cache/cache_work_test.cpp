@@ -45,6 +45,90 @@ TEST_F(CacheWork, KeepsReadyWhatIsExpected) {
   EXPECT_EQ(cache().stats().live, 100U);
 }
 
+TEST_F(CacheWork, WhatOthersWaitForGoesThoughItIsExpected) {
+  cache().expect(1'000);
+  rig().work();
+  const Pages held = cache().stats().held;
+  ASSERT_GE(held, Pages(62));
+  EXPECT_GE(cache().press(Pages(20), false), Pages(20));
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  const Pages left = cache().stats().held;
+  EXPECT_LE(left, held - Pages(20));
+  EXPECT_GE(left, held - Pages(40)) << "more than a stripe too much";
+  // As long as others wait, it does not grow for what is only expected, but for callers it does.
+  cache().press(Pages(1), false);
+  rig().work();
+  EXPECT_LE(cache().stats().held, left);
+  cache().press(Pages(), false);
+  rig().work();
+  EXPECT_GE(cache().available(), 1'000U);
+  EXPECT_TRUE(rig().exact());
+}
+
+TEST_F(CacheWork, WhatOthersAreEntitledToIsNotPutToUseAgain) {
+  rig().grow(400);
+  const Pages held = cache().stats().held;
+  rig().budget.set_pool(held - Pages(4));  // the pool grants it no more
+  cache().press(Pages(4), true);
+  ASSERT_EQ(rig().release({{64, 336}}), Result::ok);
+  rig().acquire(400);  // waits for it, but others wait too
+  EXPECT_LT(rig().last.blocks, 64U);
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  EXPECT_LE(cache().stats().held, held - Pages(4));
+  rig().budget.set_pool(Pages(4000));
+  cache().press(Pages(), false);
+  cache().pool_changed();
+  rig().work();
+  rig().acquire(300);
+  EXPECT_EQ(rig().last.blocks, 300U);
+  EXPECT_TRUE(rig().exact());
+}
+
+TEST_F(CacheWork, PressTakesNothingThatIsLive) {
+  const auto ranges = rig().grow(200);
+  EXPECT_LT(cache().press(Pages(1'000), false), Pages(30));
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  rig().verify_all();
+  EXPECT_EQ(cache().stats().live, 200U);
+  EXPECT_GE(cache().in_use_pages(), Pages(13));
+  EXPECT_EQ(cache().in_use_pages(), cache().stats().used + cache().stats().fragmented);
+  ASSERT_EQ(rig().release(ranges), Result::ok);
+  EXPECT_EQ(cache().in_use_pages(), Pages());
+}
+
+TEST_F(CacheWork, ThePoolLearnsWhatCallersWaitFor) {
+  rig().budget.set_pool(Pages(4));
+  rig().acquire(500);
+  rig().work();
+  const Pages ready = cache().stats().held;  // and one stripe more, of 2 MiB in each tensor or 4
+  EXPECT_GE(rig().budget.wish(), ready + Pages(2));
+  EXPECT_LE(rig().budget.wish(), ready + Pages(4));
+  rig().clock.advance(seconds(2));  // nobody asks again
+  rig().work();
+  EXPECT_EQ(rig().budget.wish(), Pages());
+  cache().expect(500);  // a guess bothers nobody
+  rig().work();
+  EXPECT_EQ(rig().budget.wish(), Pages());
+}
+
+TEST_F(CacheWork, RoomInThePoolEndsTheWaitForARetry) {
+  rig().budget.set_pool(Pages());
+  rig().acquire(50);
+  rig().work();
+  rig().budget.set_pool(Pages(100));
+  rig().work();
+  EXPECT_EQ(cache().available(), 0U) << "it waits before it asks again";
+  cache().pool_changed();
+  rig().work();
+  EXPECT_GE(cache().available(), 50U);
+}
+
 TEST_F(CacheWork, OneUnitIsOneStripe) {
   cache().expect(100);
   EXPECT_TRUE(cache().work().worked);

@@ -19,15 +19,26 @@ class FakeBudget final : public cache::Budget {
  public:
   explicit FakeBudget(Pages pool) : pool_(pool) {}
 
-  bool charge(Pages pages) noexcept override {
+  using Budget::charge;
+  bool charge(Pages pages, Pages wish) noexcept override {
     const std::lock_guard lock(mutex_);
     ++charges_;
     if (charged_ + pages > pool_) {
       ++refusals_;
+      if (wish) wish_ = wish;
       return false;
     }
     charged_ += pages;
     return true;
+  }
+  void drop_wish() noexcept override {
+    const std::lock_guard lock(mutex_);
+    wish_ = Pages();
+  }
+  // What was wished for at the last refusal.
+  Pages wish() const {
+    const std::lock_guard lock(mutex_);
+    return wish_;
   }
   void uncharge(Pages pages) noexcept override {
     const std::lock_guard lock(mutex_);
@@ -65,6 +76,7 @@ class FakeBudget final : public cache::Budget {
   mutable std::mutex mutex_;
   Pages pool_;
   Pages charged_;
+  Pages wish_;
   bool understated_ = false;
   std::uint64_t charges_ = 0;
   std::uint64_t refusals_ = 0;

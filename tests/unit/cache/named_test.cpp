@@ -135,6 +135,26 @@ TEST_F(Named, WarmStripesMakeRoomForNamedOnes) {
   rig().verify_all();
 }
 
+TEST_F(Named, WhatWasRefusedIsMissedAndComesLater) {
+  rig().budget.set_pool(Pages(1));
+  EXPECT_EQ(take({stripe(0)}), Result::shortage);
+  EXPECT_NE(cache().stats().want, Pages());
+  rig().budget.set_pool(Pages(100));
+  rig().clock.advance(milliseconds(10));
+  rig().work();
+  ASSERT_EQ(take({stripe(0)}, now()), Result::ok);
+  EXPECT_EQ(cache().stats().want, Pages());
+}
+
+TEST_F(Named, WhatOthersWaitForIsNotPutToUseAgain) {
+  ASSERT_EQ(take({stripe(0), stripe(1)}), Result::ok);
+  rig().release({stripe(1)});
+  cache().press(Pages(100), true);
+  EXPECT_EQ(take({stripe(1)}), Result::shortage);
+  cache().press(Pages(), false);
+  EXPECT_EQ(take({stripe(1)}), Result::ok);
+}
+
 TEST_F(Named, DrainingStripesAreTakenBack) {
   ASSERT_EQ(take({stripe(3)}), Result::ok);
   rig().release({stripe(3)});

@@ -1,0 +1,80 @@
+"""How vLLM is started, stock or elastic, and what `kvcached stat` says of it."""
+import json
+import os
+import subprocess
+
+MODEL_NAME = "m"
+UTILIZATION = 0.9
+SEED = 0
+
+
+def environment(options, mode, elastic, pool, library_log):
+    """The same for both kinds but for the library. Everything that is compiled on the way is kept
+    in the work folder, so that only the first start there pays for it."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")}
+    env.pop("LD_PRELOAD", None)
+    cache = options.work / "cache"
+    env.update(PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
+               VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", VLLM_CACHE_ROOT=str(cache / "vllm"),
+               TRITON_CACHE_DIR=str(cache / "triton"))
+    for name, value in (("VLLM_USE_FLASHINFER_SAMPLER", "0"), ("VLLM_HOST_IP", "127.0.0.1"),
+                        ("GLOO_SOCKET_IFNAME", "lo"), ("NCCL_SOCKET_IFNAME", "lo")):
+        env.setdefault(name, value)
+    for name, tool in (("CC", "/usr/bin/gcc"), ("CXX", "/usr/bin/g++")):
+        if os.path.exists(tool):
+            env.setdefault(name, tool)
+    if options.site:
+        env["PYTHONPATH"] = str(options.site)
+    if options.gpu is not None:
+        env.update(CUDA_VISIBLE_DEVICES=str(options.gpu), CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    if mode == "invariant":
+        env["VLLM_BATCH_INVARIANT"] = "1"
+    if elastic:
+        env.update(LD_PRELOAD=str(options.build / "libkvcached.so"), KVCACHED_DIR=str(pool),
+                   KVCACHED_LOG_FILE=str(library_log))
+        env.update(options.setting)
+    return env
+
+
+def server_command(options, port):
+    return [options.python, "-m", "vllm.entrypoints.cli.main", "serve", str(options.model),
+            "--served-model-name", MODEL_NAME, "--load-format", options.load_format,
+            "--skip-tokenizer-init", "--host", "127.0.0.1", "--port", str(port),
+            "--gpu-memory-utilization", str(UTILIZATION), "--seed", str(SEED)]
+
+
+def llm_arguments(options):
+    return {"model": str(options.model), "load_format": options.load_format,
+            "skip_tokenizer_init": True, "gpu_memory_utilization": UTILIZATION, "seed": SEED,
+            "disable_log_stats": True}
+
+
+def stat(options, pool):
+    """What `kvcached stat --json` shows; None when there is no pool."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")}
+    env.pop("LD_PRELOAD", None)
+    try:
+        done = subprocess.run([str(options.build / "kvcached"), "stat", "--json"], text=True,
+                              capture_output=True, timeout=10,
+                              env=dict(env, KVCACHED_DIR=str(pool)))
+        return json.loads(done.stdout) if done.stdout.strip() else None
+    except (OSError, subprocess.SubprocessError, json.JSONDecodeError):
+        return None
+
+
+def adapter_states(shown):
+    """States of the adapter in all of vLLM's processes."""
+    return sorted({p["adapter_state"] for pool in (shown or {}).get("pools", [])
+                   for p in pool["processes"] if p["adapter"] == "vllm"})
+
+
+def is_elastic(shown):
+    return any(state.startswith("elastic") for state in adapter_states(shown))
+
+
+def totals(shown):
+    """The counters, added up over the processes."""
+    names = ("charged_bytes", "used_bytes", "warm_bytes", "want_bytes", "reserved_bytes",
+             "short_grants", "grows", "releases")
+    processes = [p for pool in (shown or {}).get("pools", []) for p in pool["processes"]]
+    return {name: sum(p[name] for p in processes) for name in names}

@@ -1,0 +1,101 @@
+"""Processes of a session of their own: how much they compute, and their certain end."""
+import contextlib
+import os
+import pathlib
+import signal
+import time
+
+PROC = pathlib.Path("/proc")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Process:
+    """One line of /proc."""
+
+    def __init__(self, pid):
+        # The command's name stands in parentheses and may hold anything.
+        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        self.pid = pid
+        self.state = fields[0]
+        self.seconds = (int(fields[11]) + int(fields[12])) / TICKS
+
+    def title(self):
+        return (PROC / str(self.pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(
+            errors="replace").strip()
+
+    def main_thread_seconds(self):
+        path = PROC / str(self.pid) / "task" / str(self.pid) / "schedstat"
+        return int(path.read_text().split()[0]) / 1e9
+
+
+def members(session):
+    """The session's processes that run."""
+    found = []
+    for entry in os.scandir(PROC):
+        if entry.name.isdigit():
+            try:
+                if os.getsid(int(entry.name)) != session:
+                    continue
+                process = Process(int(entry.name))
+            except (OSError, ValueError, IndexError):
+                continue  # it has just ended
+            if process.state not in "ZX":
+                found.append(process)
+    return found
+
+
+def engine_core(session):
+    """vLLM's engine core: its main thread is the scheduler's. None where there is no such process."""
+    for process in members(session):
+        try:
+            if "EngineCore" in process.title():
+                return process
+        except OSError:
+            continue
+    return None
+
+
+def processor_seconds(session):
+    """Processor time so far: the engine core's scheduler thread, all of the engine core, and the
+    session's other processes."""
+    seconds = {"at": time.monotonic(), "scheduler": 0.0, "core": 0.0, "others": 0.0}
+    for process in members(session):
+        try:
+            if "EngineCore" in process.title():
+                seconds["scheduler"] += process.main_thread_seconds()
+                seconds["core"] += process.seconds
+            else:
+                seconds["others"] += process.seconds
+        except (OSError, IndexError, ValueError):
+            continue
+    return seconds
+
+
+def shares(before, after):
+    """Processors taken between two calls of processor_seconds."""
+    wall = max(after["at"] - before["at"], 1e-9)
+    return {name: round((after[name] - before[name]) / wall, 4)
+            for name in ("scheduler", "core", "others")}
+
+
+def end(process, grace=20.0):
+    """Ends a process that leads its session, and all of the session: it asks, then it kills.
+    Answers whether asking was enough."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    until = time.monotonic() + grace
+    while time.monotonic() < until:
+        process.poll()  # a leader that has ended must not remain as one that runs
+        if not members(process.pid):
+            break
+        time.sleep(0.02)
+    obeyed = not members(process.pid)
+    until = time.monotonic() + 10  # the driver may hold a killed process for a moment
+    while (left := members(process.pid)) and time.monotonic() < until:
+        for member in left:  # also those with a group of their own
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(member.pid, signal.SIGKILL)
+        process.poll()
+        time.sleep(0.02)
+    process.wait()
+    return obeyed

@@ -1,0 +1,144 @@
+#include "policy/balance.hpp"
+
+#include <tuple>
+
+#include "policy/balance_rules.hpp"
+
+namespace kvcached::balance {
+namespace {
+
+// What a tenant has whatever the plan says: its minimum, and what it cannot give back. To plan with
+// the latter would give others targets that nobody can fill.
+Pages certain(const Tenant& t) {
+  const Pages promised = std::min(t.min, t.max);
+  return is_firm(t) ? std::max(promised, t.charged) : promised;
+}
+
+Pages certain(std::span<const Tenant> tenants) {
+  Pages sum;
+  for (const Tenant& t : tenants) sum += certain(t);
+  return sum;
+}
+
+// As much as it may have when all others have what is certain.
+Pages ceiling(const Tenant& t, Pages all_certain, Pages capacity) {
+  return std::min(t.max, capacity.minus_clamped(all_certain - certain(t)));
+}
+
+// What an aged claim is lifted to. A wish that exceeds the ceiling is met as far as that. It stays
+// lifted while all it wants is at hand and not yet used, or the gate would keep it from using it.
+Pages lifted(const Tenant& t, Pages ceiling) {
+  const Pages lacks = missing(t);
+  if (!lacks) return t.used + t.want;
+  return t.charged + whole(std::min(lacks, ceiling.minus_clamped(t.charged)), t.stripe);
+}
+
+// Whether being the aged claim could help.
+bool may_be_aged(const Tenant& t, Pages ceiling, const Rules& rules, Instant now) {
+  if (!t.want || t.stopped || now - t.plan.queued <= rules.age) return false;
+  return missing(t) ? lifted(t, ceiling) > t.charged : lifted(t, ceiling) <= ceiling;
+}
+
+// At most one claim is aged at a time: two that together exceed the pool would each hold half of it
+// and wait for the other. It stays that until its wish is met, its turn is over, or nothing more
+// can be given to it; its turn was in vain in the last two cases.
+void choose_aged(std::span<Tenant> tenants, const Rules& rules, Instant now, Pages all_certain,
+                 Pages capacity) {
+  Tenant* best = nullptr;
+  const auto rank = [](const Tenant& t) { return std::tuple(!t.plan.aged, t.plan.queued, t.id); };
+  for (Tenant& t : tenants) {
+    Decision& plan = t.plan;
+    if (!t.want || plan.since != t.since) {
+      plan.aged = false;
+      plan.since = plan.queued = t.since;
+    }
+    const Pages most = ceiling(t, all_certain, capacity);
+    if (plan.aged && (now - plan.turn_began > rules.turn || !may_be_aged(t, most, rules, now))) {
+      plan.aged = false;
+      plan.queued = now;
+    }
+    if (!may_be_aged(t, most, rules, now)) continue;
+    if (best == nullptr || rank(t) < rank(*best)) best = &t;
+  }
+  if (best == nullptr || best->plan.aged) return;
+  best->plan.aged = true;
+  best->plan.turn_began = now;
+}
+
+// What it needs now: in use and wished for.
+Pages need(const Tenant& t) { return std::min(t.max, in_use(t) + (t.stopped ? Pages() : t.want)); }
+
+void set_bounds(Tenant& t, Pages all_certain, Pages capacity) {
+  Decision& plan = t.plan;
+  plan.low = certain(t);
+  if (plan.aged) plan.low = std::max(plan.low, lifted(t, ceiling(t, all_certain, capacity)));
+  plan.high = std::max(plan.low, need(t));
+}
+
+// Needs come before forecasts: only what is left when all needs are met is shared for what may be
+// needed soon. Else tenants without a wish would keep pages idle that others wait for.
+void set_targets(std::span<Tenant> tenants, Pages capacity) {
+  Pages lows;
+  Pages needs;
+  for (const Tenant& t : tenants) {
+    lows += t.plan.low;
+    needs += t.plan.high;
+  }
+  if (lows > capacity) {
+    // A pool that shrank may not cover its minimums any more; all lose in proportion then.
+    const double covered = static_cast<double>(capacity.value) / static_cast<double>(lows.value);
+    for (Tenant& t : tenants) {
+      t.plan.low =
+          Pages(static_cast<std::uint64_t>(static_cast<double>(t.plan.low.value) * covered));
+    }
+  }
+  Pages goal = capacity;
+  if (needs <= capacity) {
+    Pages highs;
+    for (Tenant& t : tenants) {
+      t.plan.low = t.plan.high;
+      t.plan.high =
+          std::max(t.plan.low, std::min(t.max, t.demand + (t.stopped ? Pages() : t.want)));
+      highs += t.plan.high;
+    }
+    goal = std::min(capacity, highs);
+  }
+  fill(tenants, goal);
+}
+
+// While something claimed cannot be found, nobody above its target begins new work with what it
+// frees: an engine refills its own freed blocks, and one that is busy would never look idle. Who is
+// entitled to begin, and has all it needs, may go above its target with it.
+void set_reuse(Tenant& t, bool contested) {
+  const Pages kept = t.charged.minus_clamped(t.leaving).minus_clamped(t.plan.reclaim);
+  const Pages begun = t.plan.entitled && !missing(t) ? t.used + t.want : Pages();
+  t.plan.reuse = contested ? std::min(kept, std::max({t.min, t.plan.target, begun})) : kept;
+}
+
+}  // namespace
+
+Level level_at(Level before, Pages spare, Pages capacity) noexcept {
+  const auto below = [&](std::uint64_t percent) { return spare * 100 < capacity * percent; };
+  const bool was_brisk = before >= Level::brisk;
+  const bool was_tight = before >= Level::tight;
+  if (below(before == Level::bare ? 2 : 1)) return Level::bare;
+  if (below(was_tight ? 3 : 2)) return Level::tight;
+  if (below(was_brisk ? 6 : 4)) return Level::brisk;
+  return Level::rest;
+}
+
+Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant now) noexcept {
+  const Pages capacity = pool.capacity();
+  const Pages spare = spare_pages(pool, tenants);
+  pool.level = level_at(pool.level, spare, capacity);
+  const Pages all_certain = certain(tenants);
+  choose_aged(tenants, rules, now, all_certain, capacity);
+  for (Tenant& t : tenants) set_bounds(t, all_certain, capacity);
+  set_targets(tenants, capacity);
+  for (Tenant& t : tenants) t.plan.entitled = t.plan.aged || in_use(t) < t.plan.target;
+  const Pages unmet = settle_claims(pool, tenants, rules, spare);
+  for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
+  return unmet;
+}
+
+}  // namespace kvcached::balance

@@ -1,0 +1,125 @@
+#include <cmath>
+
+#include "policy/balance.hpp"
+#include "policy/balance_rules.hpp"
+
+namespace kvcached::balance {
+
+Pages free_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept {
+  Pages taken = pool.limbo + pool.untold;
+  for (const Tenant& t : tenants) taken += t.charged;
+  return pool.capacity().minus_clamped(taken);
+}
+
+Pages floors(std::span<const Tenant> tenants) noexcept {
+  Pages sum;
+  for (const Tenant& t : tenants) sum += floor(t);
+  return sum;
+}
+
+Pages spare_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept {
+  return free_pages(pool, tenants).minus_clamped(floors(tenants));
+}
+
+namespace {
+
+// After the driver had less than the pool was promised, floors may exceed what is free. They then
+// shrink in proportion: else each would be kept from the last pages for the others' sake.
+Pages spare_for(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant) {
+  const Pages free = free_pages(pool, tenants);
+  const Pages all = floors(tenants);
+  const Pages others = all - floor(tenants[tenant]);
+  if (all <= free) return free - others;
+  const double covered = static_cast<double>(free.value) / static_cast<double>(all.value);
+  return free.minus_clamped(
+      Pages(static_cast<std::uint64_t>(std::ceil(static_cast<double>(others.value) * covered))));
+}
+
+}  // namespace
+
+bool may_promise(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
+                 Pages min) noexcept {
+  const Tenant& own = tenants[tenant];
+  return min.minus_clamped(own.charged).minus_clamped(own.limbo) <=
+         spare_for(pool, tenants, tenant);
+}
+
+namespace {
+
+struct Parts {
+  Pages promised;  // its minimum, unconditional
+  Pages offered;   // for its wish
+  Pages open;      // what nobody claims: up to the target, and beyond it where there is plenty
+  Pages sum() const { return promised + offered + open; }
+};
+
+Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
+               Pages wanted) {
+  const Tenant& own = tenants[tenant];
+  const Pages left = spare_for(pool, tenants, tenant);
+  Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
+  Parts parts;
+  parts.promised = std::min(room, floor(own));
+  room -= parts.promised;
+  parts.offered = std::min(room, own.plan.offer);
+  room -= parts.offered;
+  const Pages before = own.charged + parts.promised + parts.offered;
+  Pages most = std::min(own.plan.target.minus_clamped(before), pool.open);
+  if (pool.level < Level::tight) {
+    const Pages kept = tight_mark(pool.capacity()) - bare_mark(pool.capacity());
+    most = std::max(most, pool.open.minus_clamped(kept));
+  }
+  parts.open = std::min(room, most);
+  // A part of a wish would lie idle, or be taken again by an older one.
+  if (parts.sum() < std::min(wanted, missing(own))) parts.open = Pages();
+  const Pages rest = parts.sum() - whole(parts.sum(), own.stripe);
+  // What does not make up a stripe stays, first of all what is open.
+  const Pages from_open = std::min(rest, parts.open);
+  parts.open -= from_open;
+  const Pages from_offer = std::min(rest - from_open, parts.offered);
+  parts.offered -= from_offer;
+  parts.promised -= rest - from_open - from_offer;
+  return parts;
+}
+
+}  // namespace
+
+Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
+                Pages wanted) noexcept {
+  return parts_of(pool, tenants, tenant, wanted).sum();
+}
+
+Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept {
+  const Parts parts = parts_of(pool, tenants, tenant, wanted);
+  Tenant& own = tenants[tenant];
+  own.charged += parts.sum();
+  own.plan.reuse += parts.sum();  // else it could not use them before the next plan
+  own.plan.offer -= parts.offered;
+  pool.open -= parts.open;
+  return parts.sum();
+}
+
+void give_back(Tenant& tenant, Pages pages) noexcept {
+  tenant.charged = tenant.charged.minus_clamped(pages);
+  tenant.plan.reuse = tenant.plan.reuse.minus_clamped(pages);
+}
+
+Pages due(const Tenant& tenant, const Rules& rules) noexcept {
+  const Pages most = std::max(rules.batch, tenant.stripe);
+  return whole(std::min({tenant.plan.reclaim, at_hand(tenant), most}), tenant.stripe);
+}
+
+void driver_refused(Pool& pool, std::span<const Tenant> tenants, Pages refused,
+                    Pages seen_free) noexcept {
+  // At most what it says, and less than what it has just refused, whatever it says.
+  const Pages there = std::min(seen_free, refused.minus_clamped(Pages(1)));
+  pool.shortfall =
+      std::min(pool.size, pool.shortfall + free_pages(pool, tenants).minus_clamped(there));
+}
+
+void driver_has(Pool& pool, std::span<const Tenant> tenants, Pages seen_free) noexcept {
+  const Pages more = seen_free.minus_clamped(free_pages(pool, tenants));
+  pool.shortfall = pool.shortfall.minus_clamped(more);
+}
+
+}  // namespace kvcached::balance

@@ -1,0 +1,152 @@
+#include "policy/ledger/planning.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "policy/ledger/bell.hpp"
+#include "policy/ledger/test_points.hpp"
+
+namespace kvcached::ledger {
+namespace {
+
+using std::chrono::seconds;
+
+// An agent says something once a second at least: who was silent for longer is stopped, or so busy
+// that it is no use to wait for it.
+constexpr Duration kSilence = seconds(3);
+constexpr balance::Rules kRules;
+
+Instant instant(const layout::I64& cell, Instant now) noexcept {
+  return std::clamp(Instant(Duration(cell.load())), Instant(), now);
+}
+
+std::int64_t nanoseconds(Instant instant) noexcept { return instant.time_since_epoch().count(); }
+
+Pages pages(const layout::U64& cell, Pages most) noexcept {
+  return std::min(Pages(cell.load()), most);
+}
+
+}  // namespace
+
+bool Planning::contested(const layout::File& file) noexcept {
+  return file.header.contested.load() != 0;
+}
+
+balance::Tenant* Planning::find(std::uint32_t tenant) noexcept {
+  return place_[tenant] == 0 ? nullptr : &records_[place_[tenant] - 1U];
+}
+
+void Planning::plan(const layout::File& file, const Books& books, Instant now) noexcept {
+  place_ = {};
+  count_ = 0;
+  const Pages size = std::min(books.pool, balance::kMostPages);
+  for (std::uint32_t i = 0; i < books.tenants_end; ++i) {
+    const TenantBook& book = books.tenants[i];
+    if (!book.living) continue;
+    const layout::Tenant& entry = file.tenants[i];
+    balance::Tenant& record = records_[count_++];
+    place_[i] = static_cast<std::uint16_t>(count_);
+    record = balance::Tenant{};
+    record.id = i;
+    record.min = book.min;
+    record.max = book.max;
+    record.weight = std::min(limits_of(entry, size).weight, balance::kMostWeight);
+    record.charged = book.charged;
+    record.limbo = book.limbo;
+    record.plan.aged = entry.aged.load() != 0;
+    record.plan.since = instant(entry.since, now);
+    record.plan.queued = instant(entry.queued, now);
+    record.plan.turn_began = instant(entry.turn_began, now);
+  }
+  pool_ = balance::Pool{};
+  pool_.size = size;
+  pool_.limbo = books.limbo;
+  pool_.shortfall = pages(file.header.shortfall, size);
+  pool_.level = static_cast<balance::Level>(std::min<std::uint32_t>(
+      file.header.level.load(), static_cast<std::uint32_t>(balance::Level::bare)));
+  pool_.untold = books.charged;
+  for (const balance::Tenant& record : tenants()) {
+    pool_.untold = pool_.untold.minus_clamped(record.charged);
+  }
+  add_members(file, size, now);
+  balance::plan(pool_, tenants(), kRules, now);
+}
+
+void Planning::add_members(const layout::File& file, Pages pool, Instant now) noexcept {
+  for (balance::Tenant& record : tenants()) record.stripe = Pages();
+  const std::uint32_t end = slots_end(file);
+  for (std::uint32_t k = 0; k < end; ++k) {
+    const layout::Slot& slot = file.slots[k];
+    const std::uint32_t tenant = slot.tenant.load();
+    if (state_of(slot) != layout::SlotState::live || tenant >= layout::kTenants) continue;
+    balance::Tenant* const record = find(tenant);
+    if (record == nullptr) continue;
+    const Pages charged = charge_of(slot, pool);
+    const Pages stripe = pages(slot.stripe, pool);
+    const bool silent = now - instant(slot.heartbeat, now) > kSilence;
+    // What a member cannot or does not give back is in use.
+    const Pages used =
+        stripe && !silent ? pages(slot.used, charged) + pages(slot.fragmented, charged) : charged;
+    record->used += std::min(used, charged);
+    record->demand += std::max(pages(slot.demand, pool), std::min(used, charged));
+    if (stripe && (!record->stripe || stripe < record->stripe)) record->stripe = stripe;
+    const Pages claim = silent ? Pages() : pages(slot.claim, pool);
+    if (!claim) continue;
+    // Of one request only, so that it can be met: the one that waits longest.
+    const Instant since = instant(slot.claim_since, now);
+    if (record->want && record->since <= since) continue;
+    record->want = claim;
+    record->since = since;
+  }
+  for (balance::Tenant& record : tenants()) {
+    record.elastic = static_cast<bool>(record.stripe);
+    record.stripe = std::max(record.stripe, Pages(1));
+    record.demand = std::min(record.demand, pool);
+  }
+}
+
+Pages Planning::grantable(std::uint32_t tenant, Pages wanted) noexcept {
+  balance::Tenant* const own = find(tenant);
+  if (own == nullptr) return {};
+  const Pages stripe = std::exchange(own->stripe, std::min(own->stripe, wanted));
+  const Pages granted =
+      balance::grantable(pool_, tenants(), static_cast<std::size_t>(own - records_.data()), wanted);
+  own->stripe = stripe;
+  return granted;
+}
+
+void Planning::commit(layout::File& file) noexcept {
+  bool contested = false;
+  std::array<bool, layout::kTenants> called{};
+  const std::span<const balance::Tenant> all = tenants();
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const balance::Tenant& record = all[i];
+    layout::Tenant& entry = file.tenants[record.id];
+    const balance::Decision& plan = record.plan;
+    const bool more = plan.reclaim > Pages(entry.reclaim.load());
+    set(entry.target, plan.target.value);
+    test_point("plan.half");
+    set(entry.reclaim, plan.reclaim.value);
+    set(entry.reuse, plan.reuse.value);
+    set(entry.since, nanoseconds(plan.since));
+    set(entry.queued, nanoseconds(plan.queued));
+    set(entry.turn_began, nanoseconds(plan.turn_began));
+    set(entry.aged, std::uint64_t{plan.aged});
+    const bool waits = record.want && balance::missing(record);
+    contested = contested || waits;
+    called[record.id] =
+        more || (waits && balance::grantable(pool_, all, i, balance::missing(record)));
+  }
+  set(file.header.level, static_cast<std::uint32_t>(pool_.level));
+  set(file.header.contested, std::uint32_t{contested});
+  const std::uint32_t end = slots_end(file);
+  for (std::uint32_t k = 0; k < end; ++k) {
+    layout::Slot& slot = file.slots[k];
+    const std::uint32_t tenant = slot.tenant.load();
+    if (tenant < called.size() && called[tenant] && state_of(slot) == layout::SlotState::live) {
+      ring(slot.bell);
+    }
+  }
+}
+
+}  // namespace kvcached::ledger

@@ -1,0 +1,205 @@
+"""The streaming client of bench/vllm_alone: what it measures, and how servers start and end."""
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import alone
+from vllm_alone import client, processes, server, spy, workloads
+
+HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def event(text):
+    data = b"data: " + text + b"\n\n"
+    return b"%x\r\n" % len(data) + data + b"\r\n"
+
+
+def tokens(*ids):
+    return event(b'{"choices": [{"token_ids": [%s]}]}' % b",".join(b"%d" % i for i in ids))
+
+
+END = event(b"[DONE]") + b"0\r\n\r\n"
+
+
+def answer(pieces, output=3):
+    found = client.Answer(workloads.Request([1], output))
+    found.due = found.sent = 10.0
+    found.pieces = pieces
+    client.read(found)
+    return found
+
+
+class ReadingTest(unittest.TestCase):
+    def test_times_are_those_of_complete_events(self):
+        found = answer([(10.5, HEAD + tokens(7)), (10.75, tokens(8)[:9]), (11.0, tokens(8)[9:]),
+                        (12.5, tokens(9) + END)])
+        self.assertIsNone(found.error)
+        self.assertEqual(found.chunks, [(10.5, [7]), (11.0, [8]), (12.5, [9])])
+        figures = client.measure([found])
+        self.assertEqual(figures["ttft_ms"], [500])
+        self.assertEqual(figures["tpot_ms"], [1000])
+        self.assertEqual(figures["itl_ms"], {"p50": 500, "p99": 1500, "max": 1500, "gaps": 2})
+        self.assertEqual((figures["tokens"], figures["seconds"]), (3, 2.5))
+
+    def test_any_split_reads_the_same(self):
+        whole = HEAD + tokens(7) + tokens(8, 9) + END
+        for size in range(1, 40):
+            found = answer([(10.0 + i, whole[i:i + size]) for i in range(0, len(whole), size)])
+            self.assertEqual((found.error, found.tokens), (None, [7, 8, 9]))
+
+    def test_tokens_that_share_a_chunk_are_counted_each(self):
+        figures = client.measure([answer([(11.0, HEAD + tokens(7)), (12.0, tokens(8, 9) + END)])])
+        self.assertEqual((figures["tokens"], figures["tpot_ms"]), (3, [500]))
+
+    def test_lateness_counts_as_waiting(self):
+        found = answer([(11.0, HEAD + tokens(7, 8, 9) + END)])
+        found.sent = 10.25
+        figures = client.measure([found])
+        self.assertEqual((figures["ttft_ms"], figures["late_ms_p99"]), ([1000], 250))
+
+    def test_what_is_no_whole_answer_is_an_error(self):
+        for pieces, words in (
+                ([], "no status"),
+                ([(11, b"HTTP/1.1 500 No\r\n\r\nbroken")], "500: broken"),
+                ([(11, HEAD + tokens(7))], "broke off after 1"),
+                ([(11, HEAD + tokens(7) + END)], "1 tokens instead of 3"),
+                ([(11, HEAD + event(b'{"error": "out of memory"}') + END)], "out of memory"),
+                ([(11, HEAD + b"zz\r\n")], "unreadable")):
+            self.assertIn(words, answer(pieces).error)
+
+    def test_digests_tell_tokens_apart(self):
+        self.assertEqual(client.digest([1, 23]), client.digest([1, 23]))
+        self.assertNotEqual(client.digest([1, 23]), client.digest([12, 3]))
+
+
+class WorkloadTest(unittest.TestCase):
+    def test_prompts_are_fixed_distinct_and_share_what_they_should(self):
+        step = workloads.Burst("b", workloads.Shape(20, 5, prefix=30, groups=2), 4)
+        prompts = [r.prompt for r in workloads.requests(step)]
+        self.assertEqual(prompts, [r.prompt for r in workloads.requests(step)])
+        self.assertEqual([len(p) for p in prompts], [50] * 4)
+        again = workloads.requests(step, repeat=1)[0].prompt
+        for part in (slice(30), slice(30, 50)):
+            self.assertNotEqual(prompts[0][part], again[part])
+        self.assertEqual(len({tuple(p) for p in prompts}), 4)
+        self.assertEqual(prompts[0][:30], prompts[2][:30])
+        self.assertNotEqual(prompts[0][:30], prompts[1][:30])
+
+    def test_arrivals_follow_the_capacity(self):
+        step = workloads.Steady("s", workloads.Shape(4, 4), load=0.5, seconds=100)
+        arrivals = [r.at for r in workloads.requests(step, capacity=40.0)]
+        self.assertAlmostEqual(len(arrivals), 2000, delta=200)
+        self.assertEqual(arrivals, sorted(arrivals))
+        self.assertLess(arrivals[-1], 100)
+
+
+class ServerTest(unittest.TestCase):
+    """On a server in a process of its own."""
+
+    def serve(self, first=0.0, then=0.0, stub=""):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        env = dict(os.environ, PYTHONPATH=str(alone.SITE), STUB=stub, STUB_FIRST=str(first),
+                   STUB_NEXT=str(then), PYTHONDONTWRITEBYTECODE="1")
+        env.pop("LD_PRELOAD", None)
+        started = server.Server(
+            lambda port: [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "model",
+                          "--port", str(port), "--gpu-memory-utilization", "0.9"],
+            env, pathlib.Path(folder.name, "log"), folder.name)
+        started.__enter__()
+        self.addCleanup(started.__exit__)
+        return started
+
+    def play(self, running, count, output, **more):
+        asked = [workloads.Request([i, 5, 6], output, **more) for i in range(count)]
+        answers, busy = client.play(running.port, "m", asked, 30)
+        for found in answers:
+            client.read(found)
+        self.assertEqual([a.error for a in answers], [None] * count)
+        return answers, busy
+
+    def test_known_delays_are_measured_on_many_streams_at_once(self):
+        running = self.serve(first=0.4, then=0.1, stub="pairs")
+        running.wait_until_healthy(20)
+        answers, busy = self.play(running, 200, 8)
+        figures = client.measure(answers)
+        # The server never answers early, and a busy machine may be late.
+        self.assertGreaterEqual(min(figures["ttft_ms"]), 400)
+        self.assertLess(client.percentile(figures["ttft_ms"], 0.5), 1200)
+        # Four chunks, 0.6 s from the first to the last, for seven further tokens.
+        self.assertAlmostEqual(client.percentile(figures["tpot_ms"], 0.5), 86, delta=30)
+        self.assertAlmostEqual(figures["itl_ms"]["p50"], 200, delta=60)
+        self.assertLess(figures["seconds"], 3)  # the streams ran side by side
+        self.assertLess(busy, 1)
+
+    def test_requests_are_sent_when_they_are_due_and_not_too_many_at_a_time(self):
+        running = self.serve(first=0.05)
+        running.wait_until_healthy(20)
+        begun = time.perf_counter()
+        answers, _ = self.play(running, 1, 1, at=0.2)
+        self.assertGreaterEqual(answers[0].sent - begun, 0.2)
+        asked = [workloads.Request([i], 1) for i in range(6)]
+        begun = time.perf_counter()
+        client.play(running.port, "m", asked, 30, in_flight=2)
+        self.assertGreaterEqual(time.perf_counter() - begun, 0.15)
+
+    def test_an_answer_that_does_not_come_is_given_up(self):
+        running = self.serve(first=60)
+        running.wait_until_healthy(20)
+        answers, _ = client.play(running.port, "m", [workloads.Request([1], 1)], 0.2)
+        self.assertIn("no answer within", answers[0].error)
+
+    def test_a_server_that_is_never_healthy_or_dies(self):
+        with self.assertRaisesRegex(server.Failed, "not healthy within"):
+            self.serve(stub="sick").wait_until_healthy(0.5)
+        with self.assertRaisesRegex(server.Failed, "ended with status 1"):
+            self.serve(stub="die").wait_until_healthy(20)
+
+
+class ProcessesTest(unittest.TestCase):
+    def start(self, code, *arguments):
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments],
+                                   stdout=subprocess.PIPE, text=True, start_new_session=True)
+        self.addCleanup(process.stdout.close)
+        self.addCleanup(processes.end, process, 0)
+        process.stdout.readline()
+        return process
+
+    def test_the_scheduler_threads_share_is_that_of_the_engine_cores_main_thread(self):
+        idle = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', sys.argv[1], " \
+               "'VLLM::EngineCore'])\nprint(flush=True)\nimport time\ntime.sleep(60)"
+        busy = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,)).start()\n" \
+               "while True: pass"
+        process = self.start(idle, busy)
+        before = processes.processor_seconds(process.pid)
+        time.sleep(0.5)
+        shares = processes.shares(before, processes.processor_seconds(process.pid))
+        self.assertGreater(shares["scheduler"], 0.1)
+        self.assertLess(shares["others"], shares["scheduler"])
+
+    def test_all_of_a_session_ends_though_it_is_deaf(self):
+        deaf = "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" \
+               "if not os.fork(): os.setpgid(0, 0)\nelse: print(flush=True)\ntime.sleep(60)"
+        process = self.start(deaf)
+        self.assertEqual(len(processes.members(process.pid)), 2)
+        begun = time.monotonic()
+        self.assertFalse(processes.end(process, 0.2))
+        self.assertLess(time.monotonic() - begun, 9)  # not by waiting for it
+        self.assertEqual(processes.members(process.pid), [])
+        polite = self.start("import time\nprint(flush=True)\ntime.sleep(60)")
+        self.assertTrue(processes.end(polite, 10))
+
+    def test_what_py_spy_saw_of_the_scheduler_thread(self):
+        found = spy.read("run_busy_loop (core.py:9);step (core.py:3) 6\n"
+                         "run_busy_loop (core.py:9);grow (<kvcached>/vllm_cache.py:7);wait 2\n"
+                         "other_thread (x.py:1);work (<kvcached>/vllm_cache.py:8) 5\n")
+        self.assertEqual((found["samples"], found["ours"]), (8, 0.25))
+        self.assertEqual(found["places"], [("grow (<kvcached>/vllm_cache.py:7)", 2)])
+
+
+if __name__ == "__main__":
+    unittest.main()

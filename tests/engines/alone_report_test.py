@@ -1,0 +1,156 @@
+"""Figures, table and picture of bench/vllm_alone, from records with known answers."""
+import json
+import pathlib
+import tempfile
+import unittest
+import xml.etree.ElementTree
+
+import alone  # noqa: F401 (finds the benchmark)
+from vllm_alone import figures, gpu, report, runner
+
+MACHINE = {"gpu": "G", "gpu_id": "1", "driver": "5", "processors": 4}
+
+
+def repeat(seconds=1.0, tokens=1000, ttft=(), tpot=(), digests=("a", "b")):
+    return {"requests": 2, "seconds": seconds, "tokens": tokens, "ttft_ms": list(ttft),
+            "tpot_ms": list(tpot), "digests": list(digests), "client_busy": 0.1,
+            "late_ms_p99": 0.2, "processors": {"scheduler": 0.5, "core": 1.0, "others": 0.1}}
+
+
+def record(mode, number, kind, workloads, startup=10.0, **more):
+    memory = {"at_ready_mib": 100.0, "trace": [(0.0, 0.0), (5.0, 2048.0), (9.0, 512.0)],
+              "phases": {"burst": {"peak_mib": 900.0, "end_mib": 800.0},
+                         "idle": {"peak_mib": 800.0, "end_mib": 300.0, "settled_s": 2.5,
+                                  "curve": [(0.1, 800.0), (0.9, 700.0), (1.9, 300.0)]}}}
+    return dict({"mode": mode, "round": number, "kind": kind, "workloads": workloads,
+                 "startup_s": startup, "machine": MACHINE, "call": "c", "library": "l",
+                 "date": "2026-01-01T00:00:00", "capacity": 9.0, "memory": memory, "stats": [],
+                 "ended_when_asked": True, "seconds": 5.0}, **more)
+
+
+def three_rounds(ratios):
+    """Offline bursts, where elastic has so much of stock's throughput."""
+    found = {}
+    for i, ratio in enumerate(ratios, 1):
+        for kind, speed in (("stock", 1000 * i), ("elastic", 1000 * i * ratio)):
+            found["offline-%02d-%s" % (i, kind)] = record(
+                "offline", i, kind, {"burst": [repeat(tokens=speed * s, seconds=s)
+                                               for s in (1.0, 2.0)] + [repeat(tokens=5)]})
+    return found
+
+
+class FiguresTest(unittest.TestCase):
+    def test_ratios_are_medians_of_the_rounds(self):
+        (row,) = [r for r in figures.rows(three_rounds([0.90, 0.995, 1.2]), "offline")]
+        self.assertEqual((row.workload, row.metric), ("burst", "tokens/s"))
+        self.assertAlmostEqual(row.ratio(), 0.995)
+        self.assertEqual((row.median("stock"), row.verdict(), len(row.ratios)), (2000, "met", 3))
+        (row,) = figures.rows(three_rounds([0.98, 0.98, 1.2]), "offline")
+        self.assertEqual(row.verdict(), "missed")
+
+    def test_latencies_pool_the_repeats_and_need_enough_requests_for_p99(self):
+        def pair(elastic, count=25):
+            slow = [elastic] * count
+            return {kind: record("serve", 1, kind, {"steady 0.5": [
+                repeat(ttft=[100] * count, tpot=[10] * count),
+                repeat(ttft=slow if kind == "elastic" else [100] * count, tpot=[10] * count)]})
+                for kind in ("stock", "elastic")}
+        rows = {r.metric: r for r in figures.rows(pair(104), "serve")}
+        self.assertEqual(sorted(rows), ["TPOT p50 ms", "TPOT p99 ms", "TTFT p50 ms", "TTFT p99 ms"])
+        self.assertEqual((rows["TTFT p50 ms"].ratio(), rows["TTFT p99 ms"].ratio()), (1.0, 1.04))
+        self.assertEqual((rows["TTFT p50 ms"].verdict(), rows["TTFT p99 ms"].verdict()),
+                         ("met", "missed"))
+        self.assertNotIn("TTFT p99 ms", {r.metric for r in figures.rows(pair(104, 24), "serve")})
+
+    def test_unlike_gpus_and_half_pairs_are_not_compared(self):
+        records = three_rounds([0.5, 1.0])
+        records["offline-01-elastic"]["machine"] = dict(MACHINE, gpu="H")
+        del records["offline-02-stock"]
+        (row,) = figures.rows(records, "offline")
+        self.assertEqual((row.ratios, row.verdict(), row.median("stock")), ([], "", 1000))
+
+    def test_start_up_is_compared_in_pairs(self):
+        records = three_rounds([1, 1, 1])
+        for i, more in enumerate((0.1, 0.7, 0.4), 1):
+            records["offline-%02d-elastic" % i]["startup_s"] = 10.0 + more
+        by_kind, more = figures.startups(records, "offline")
+        self.assertEqual(by_kind["stock"], [10.0] * 3)
+        self.assertEqual([round(m, 3) for m in sorted(more)], [0.1, 0.4, 0.7])
+        self.assertIn("| at most +0.5 s met | 0.40 | 0.10–0.70 |", report.startup(records))
+
+    def test_tokens_are_compared_where_stock_agrees_with_itself(self):
+        def outputs(**digests):
+            return {name: record("invariant", int(name[-1]), name[:-1],
+                                 {"burst": [repeat(digests=list(text))]})
+                    for name, text in digests.items()}
+        found = figures.tokens(outputs(stock1="abcd", stock2="abxd", elastic1="abyd"), "invariant")
+        self.assertEqual([found[k] for k in ("requests", "agreed", "differ")], [4, 3, 0])
+        found = figures.tokens(outputs(stock1="abcd", stock2="abcd", elastic1="abcd",
+                                       elastic2="abce"), "invariant")
+        self.assertEqual([found[k] for k in ("agreed", "differ", "differ_in")], [4, 1, ["burst"]])
+        self.assertIsNone(figures.tokens(outputs(stock1="ab"), "invariant"))
+
+    def test_memory_after_a_burst_with_its_times(self):
+        samples = [(i / 10, mib) for i, mib in enumerate([0] * 10 + [900] * 10 + [500] * 10 +
+                                                         [200] * 20)]
+        found = gpu.summarize(samples, [("burst", 0.5, 1.0), ("burst", 1.0, 1.9), ("idle", 2.0, 5)])
+        self.assertEqual(found["burst"], {"peak_mib": 900, "end_mib": 900})
+        self.assertEqual((found["idle"]["end_mib"], found["idle"]["settled_s"]), (200, 0.9))
+        self.assertEqual(gpu.at(samples, 1.95), 900)
+        medians = figures.memory(three_rounds([1.0]), "offline", "stock")
+        self.assertEqual(medians, {"at ready": 100, "peak of burst": 900, "idle, 1 s": 700,
+                                   "idle, 2 s": 300, "idle, end": 300,
+                                   "idle, settled after (s)": 2.5})
+
+
+class ReportTest(unittest.TestCase):
+    def write(self, records):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in records.items():
+                (pathlib.Path(folder) / (name + ".json")).write_text(json.dumps(data))
+            (pathlib.Path(folder) / "serve-09-stock.json").write_text("{broken")
+            (pathlib.Path(folder) / "serve-03-stock.failed.json").write_text(
+                '{"name": "serve-03-stock", "error": "it died"}')
+            text = report.write(pathlib.Path(folder))
+            picture = xml.etree.ElementTree.parse(pathlib.Path(folder) / "report.svg")
+        return text, ["".join(e.itertext()) for e in picture.iter() if e.tag.endswith("}text")]
+
+    def test_any_subset_makes_a_report(self):
+        records = three_rounds([0.9, 1.0, 1.1])
+        self.assertIn("No run is complete", self.write({})[0])
+        for name in records:
+            text, _ = self.write({name: records[name]})
+            self.assertIn("0 of 0 ratios meet", text)
+        text, words = self.write(records)
+        self.assertIn("| offline, burst | tokens/s | 1.000 | 0.900–1.100 | at least 0.99 met | "
+                      "2,000 | 2,000 | 3 |", text)
+        self.assertIn("1 of 1 ratios meet their goal, by 3 pairs", text)
+        self.assertIn("Failed: serve-03-stock: it died", text)
+        self.assertIn("offline, burst: tokens/s", words)
+        self.assertTrue(any("GPU memory" in w for w in words))
+
+    def test_without_memory_and_with_what_must_not_be_overlooked(self):
+        records = three_rounds([0.5])
+        for data in records.values():
+            data["memory"] = {"at_ready_mib": None, "trace": [], "phases": {}}
+            data["ended_when_asked"] = False
+        records["offline-01-elastic"]["call"] = "another"
+        records["serve-01-stock"] = record("serve", 1, "stock", {"burst": [
+            dict(repeat(ttft=[1.0]), client_busy=0.95)]})
+        text, _ = self.write(records)
+        for words in ("Farthest from it: offline, burst, tokens/s: 0.500", "it was a bottleneck",
+                      "1 of 1 pairs were measured in two calls",
+                      "Had to be killed: offline-01-elastic, offline-01-stock"):
+            self.assertIn(words, text)
+
+    def test_records_are_told_from_other_files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, text in (("serve-01-stock.json", json.dumps(record("serve", 1, "stock", {}))),
+                               ("serve-02-stock.json", "[]"), ("manifest.json", "{}"),
+                               ("serve-01-elastic.failed.json", "{}")):
+                (pathlib.Path(folder) / name).write_text(text)
+            self.assertEqual(list(runner.read_records(folder)), ["serve-01-stock"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,62 @@
+"""Run under the preloaded library and the simulated driver by `simulated_test.py`: one of two
+engines of a pool. `simulated_pair.py greedy FILE` is full of requests until FILE is there;
+`simulated_pair.py guest` has a burst of its own. Prints one line of JSON."""
+import json
+import os
+import sys
+import time
+
+import simulated_engine
+
+STEP = 0.004  # seconds, as the GPU's part would take
+TOKENS = 60
+
+
+def greedy(stop):
+    """As many requests as it may run, each of them long; others wait behind them."""
+    engine = simulated_engine.worlds.Engine(
+        simulated_engine.Library(), blocks=simulated_engine.BLOCKS, caching=False,
+        max_num_seqs=64, budget=2048)
+    number, steps, peak, least = 0, 0, 0, 1 << 60
+    while not os.path.exists(stop):
+        while len(engine.core.scheduler.waiting) < 8:
+            number += 1
+            engine.add("g%d" % number, range(number, number + 200), TOKENS)
+        engine.step()
+        time.sleep(STEP)
+        steps += 1
+        if steps % 16 == 0:
+            engine.check()
+            charged = simulated_engine.charged()[0]
+            peak = max(peak, charged)
+            if steps == 96:
+                print("full", flush=True)
+            if steps > 96:
+                least = min(least, charged)
+    engine.run()
+    engine.check()
+    wrong = sum(len(tokens) != TOKENS for tokens in engine.outputs.values())
+    return {"peak": peak, "least": least, "steps": steps, "wrong": wrong,
+            "finished": len(engine.outputs)}
+
+
+def guest():
+    engine = simulated_engine.worlds.Engine(
+        simulated_engine.Library(), blocks=simulated_engine.BLOCKS, caching=False,
+        max_num_seqs=64, budget=2048)
+    for i in range(40):
+        engine.add("b%d" % i, range(i, i + 200), 60)
+    peak = steps = 0
+    while engine.busy():
+        engine.step()
+        time.sleep(STEP)
+        steps += 1
+        if steps % 8 == 0:
+            peak = max(peak, simulated_engine.charged()[0])
+    engine.check()
+    return {"peak": peak, "steps": steps,
+            "finished": sum(len(tokens) == 60 for tokens in engine.outputs.values())}
+
+
+if __name__ == "__main__":
+    print(json.dumps(greedy(sys.argv[2]) if sys.argv[1] == "greedy" else guest()), flush=True)

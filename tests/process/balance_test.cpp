@@ -1,0 +1,201 @@
+// Tenants of one pool when it is short: idle memory changes hands, guarantees hold, and nobody who
+// has died or stopped keeps the others waiting.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/process/engine_process.hpp"
+
+extern char** environ;
+
+namespace kvcached::test {
+namespace {
+
+using std::chrono::milliseconds;
+
+// The program `tenant` as a child: told by lines, answering by lines.
+class Tenant {
+ public:
+  Tenant(const std::string& name, EngineProcess::Environment variables) {
+    variables["LD_PRELOAD"] = build_folder() + "/libkvcached.so";
+    variables["KVCACHED_NAME"] = name;
+    std::vector<std::string> lines;
+    for (char** e = environ; *e != nullptr; ++e) {
+      const std::string line = *e;
+      if (!variables.contains(line.substr(0, line.find('=')))) lines.push_back(line);
+    }
+    for (const auto& [key, value] : variables) lines.push_back(key + "=" + value);
+    std::vector<char*> env;
+    for (std::string& line : lines) env.push_back(line.data());
+    env.push_back(nullptr);
+    std::array<int, 2> in{};
+    std::array<int, 2> out{};
+    EXPECT_EQ(pipe2(in.data(), O_CLOEXEC), 0);
+    EXPECT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    std::string program = build_folder() + "/tests/programs/tenant";
+    std::array<char*, 2> argv{program.data(), nullptr};
+    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), env.data()), 0);
+    posix_spawn_file_actions_destroy(&actions);
+    close(in[0]);
+    close(out[1]);
+    to_ = in[1];
+    from_ = fdopen(out[0], "r");
+    EXPECT_EQ(hear(), "here");
+  }
+  ~Tenant() {
+    close(to_);
+    fclose(from_);
+    kill(SIGCONT);
+    if (pid_ > 0) waitpid(pid_, nullptr, 0);
+  }
+  Tenant(const Tenant&) = delete;
+  Tenant& operator=(const Tenant&) = delete;
+
+  void say(const std::string& line) const {
+    const std::string text = line + "\n";
+    EXPECT_EQ(write(to_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
+  std::string hear() const {
+    std::array<char, 256> line{};
+    if (fgets(line.data(), line.size(), from_) == nullptr) return "";
+    std::string text = line.data();
+    return text.substr(0, text.find('\n'));
+  }
+  std::string ask(const std::string& line) const {
+    say(line);
+    return hear();
+  }
+  // The number in its answer.
+  std::uint64_t number(const std::string& line) const {
+    const std::string answer = ask(line);
+    return std::stoull(answer.substr(answer.find(' ')));
+  }
+  void kill(int signal) const { ::kill(pid_, signal); }
+  void end() {
+    kill(SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    pid_ = -1;
+  }
+
+ private:
+  pid_t pid_ = -1;
+  int to_ = -1;
+  FILE* from_ = nullptr;
+};
+
+class Balance : public ::testing::Test {
+ protected:
+  // A pool of 6,400 blocks of 128 KiB.
+  static constexpr std::uint64_t kAll = 6'400;
+
+  EngineProcess::Environment environment(const std::string& key = {},
+                                         const std::string& value = {}) const {
+    EngineProcess::Environment e = {{"SIM_GPU_DIR", gpu_.path()},
+                                    {"SIM_GPU_MEMORY", "1GiB"},
+                                    {"KVCACHED_DIR", pool_.path()},
+                                    {"KVCACHED_POOL", "800MiB"}};
+    if (!key.empty()) e[key] = value;
+    return e;
+  }
+  // Has taken everything once, uses nothing, and would keep it.
+  static void hoard(const Tenant& tenant) {
+    EXPECT_GE(tenant.number("acquire 6200 20000"), 6'200U);
+    EXPECT_EQ(tenant.ask("expect 6200"), "expecting");
+    EXPECT_EQ(tenant.ask("release"), "released");
+  }
+  Folder gpu_, pool_;
+};
+
+TEST_F(Balance, IdleMemoryChangesHands) {
+  const Tenant a("a", environment());
+  hoard(a);
+  const Tenant b("b", environment());
+  EXPECT_EQ(b.number("acquire 5000 20000"), 5'000U);
+  EXPECT_LE(a.number("ready"), kAll - 5'000);
+  // And back, once b does not need it.
+  EXPECT_EQ(b.ask("release"), "released");
+  EXPECT_EQ(a.number("acquire 5000 20000"), 5'000U);
+}
+
+TEST_F(Balance, OnlyAsMuchAsIsWanted) {
+  const Tenant a("a", environment());
+  hoard(a);
+  const Tenant b("b", environment());
+  EXPECT_EQ(b.number("acquire 1000 20000"), 1'000U);
+  std::this_thread::sleep_for(milliseconds(200));
+  EXPECT_GE(a.number("ready"), 3'000U);
+}
+
+TEST_F(Balance, AMinimumIsNotTaken) {
+  const Tenant a("a", environment("KVCACHED_MIN", "400MiB"));
+  hoard(a);
+  const Tenant b("b", environment());
+  EXPECT_LE(b.number("acquire 6000 500"), kAll / 2);
+  EXPECT_GE(a.number("ready"), kAll / 2 - 300);
+}
+
+TEST_F(Balance, ABusyTenantIsToldWhatToDoWithout) {
+  const Tenant a("a", environment());
+  EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);
+  const Tenant b("b", environment());
+  b.say("acquire 3000 20000");
+  std::uint64_t pressure = 0;
+  for (int i = 0; i < 500 && pressure == 0; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+    pressure = a.number("pressure");
+  }
+  EXPECT_GT(pressure, 2'000U);
+  EXPECT_EQ(a.ask("release"), "released");
+  EXPECT_EQ(b.hear(), "acquired 3000");
+  for (int i = 0; i < 500 && pressure != 0; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+    pressure = a.number("pressure");
+  }
+  EXPECT_EQ(pressure, 0U);
+}
+
+TEST_F(Balance, AStoppedHoarderIsPassedOver) {
+  const Tenant a("a", environment());
+  EXPECT_GE(a.number("acquire 3000 20000"), 3'000U);
+  EXPECT_EQ(a.ask("expect 3000"), "expecting");
+  EXPECT_EQ(a.ask("release"), "released");
+  const Tenant c("c", environment());
+  EXPECT_GE(c.number("acquire 3000 20000"), 3'000U);
+  EXPECT_EQ(c.ask("expect 3000"), "expecting");
+  EXPECT_EQ(c.ask("release"), "released");
+  a.kill(SIGSTOP);
+  const Tenant b("b", environment());
+  EXPECT_EQ(b.number("acquire 2500 20000"), 2'500U);
+}
+
+TEST_F(Balance, ADeadClaimantBothersNobody) {
+  const Tenant a("a", environment());
+  EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);
+  Tenant b("b", environment());
+  b.say("acquire 3000 60000");
+  for (int i = 0; i < 500 && a.number("pressure") == 0; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+  }
+  b.end();
+  std::uint64_t pressure = 1;
+  for (int i = 0; i < 500 && pressure != 0; ++i) {
+    std::this_thread::sleep_for(milliseconds(10));
+    pressure = a.number("pressure");
+  }
+  EXPECT_EQ(pressure, 0U);
+}
+
+}  // namespace
+}  // namespace kvcached::test

@@ -1,0 +1,85 @@
+// link: -lcuda
+// A tenant that does as it is told: one command a line on standard input, one answer a line.
+//
+//   acquire BLOCKS WAIT_MS   takes blocks: "acquired BLOCKS"
+//   release                  gives all of them back: "released"
+//   expect BLOCKS            wants so many kept ready: "expecting"
+//   ready                    "ready BLOCKS" that could be had at once
+//   pressure                 "pressure BLOCKS"
+#include <cuda.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <iostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "shim/include/kvcached.hpp"
+
+namespace {
+
+constexpr std::uint64_t kBlock = 64 << 10;
+constexpr std::uint64_t kBlocks = 16384;  // 1 GiB in each of two tensors
+constexpr std::uint64_t kTensors = 2;
+
+CUdeviceptr allocate() {
+  CUdeviceptr at = 0;
+  kvcached_tag_push("kv");
+  const CUresult result = cuMemAlloc(&at, kBlock * kBlocks);
+  kvcached_tag_pop();
+  return result == CUDA_SUCCESS ? at : 0;
+}
+
+}  // namespace
+
+int main() {
+  CUcontext context = nullptr;
+  if (cuInit(0) != CUDA_SUCCESS || cuDevicePrimaryCtxRetain(&context, 0) != CUDA_SUCCESS ||
+      cuCtxSetCurrent(context) != CUDA_SUCCESS) {
+    return 2;
+  }
+  std::vector<kvcached_segment> segments;
+  for (std::uint64_t i = 0; i < kTensors; ++i) segments.push_back({allocate(), kBlock, kBlock});
+  kvcached_geometry geometry{};
+  geometry.struct_size = sizeof geometry;
+  geometry.segments = segments.data();
+  geometry.segment_count = segments.size();
+  geometry.blocks = kBlocks;
+  kvcached_cache* cache = nullptr;
+  if (kvcached_cache_create(&geometry, &cache) != KVCACHED_OK) return 3;
+
+  std::vector<kvcached_range> held;
+  std::printf("here\n");
+  std::fflush(stdout);
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::string verb;
+    std::uint64_t blocks = 0;
+    std::int64_t wait = 0;
+    words >> verb >> blocks >> wait;
+    if (verb == "acquire") {
+      std::vector<kvcached_range> ranges(256);
+      std::size_t count = ranges.size();
+      kvcached_cache_acquire(cache, blocks, 0, wait, ranges.data(), &count);
+      held.insert(held.end(), ranges.begin(), ranges.begin() + static_cast<std::ptrdiff_t>(count));
+      std::uint64_t got = 0;
+      for (std::size_t i = 0; i < count; ++i) got += ranges[i].count;
+      std::printf("acquired %llu\n", static_cast<unsigned long long>(got));
+    } else if (verb == "release") {
+      kvcached_cache_release(cache, held.data(), held.size());
+      held.clear();
+      std::printf("released\n");
+    } else if (verb == "expect") {
+      kvcached_cache_expect(cache, blocks);
+      std::printf("expecting\n");
+    } else if (verb == "ready") {
+      std::printf("ready %llu\n", static_cast<unsigned long long>(kvcached_cache_available(cache)));
+    } else if (verb == "pressure") {
+      std::printf("pressure %llu\n",
+                  static_cast<unsigned long long>(kvcached_cache_pressure(cache)));
+    }
+    std::fflush(stdout);
+  }
+  return 0;
+}

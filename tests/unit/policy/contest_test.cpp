@@ -1,0 +1,150 @@
+// Several memberships when the pool is short: who is asked to give back, and who gets what comes
+// free. The rules themselves are tested with the policy; here, that the account follows them.
+#include <gtest/gtest.h>
+
+#include "policy/ledger/ledger.hpp"
+#include "tests/unit/policy/pool_folder.hpp"
+
+namespace kvcached::ledger {
+namespace {
+
+class ContestTest : public PoolFolder {
+ protected:
+  // A member that can give back, in stripes of 5 pages, of which `used` hold live blocks.
+  static void use(Ledger& member, std::uint64_t used, std::uint64_t stripe = 5) {
+    Figures figures;
+    figures.used = Pages(used);
+    figures.stripe = Pages(stripe);
+    member.publish(figures);
+  }
+};
+
+TEST_F(ContestTest, AClaimCallsUponIdlePeers) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 20);
+  use(*b, 0);
+  const std::uint32_t rung = a->rung();
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_GE(a->duty().reclaim, Pages(30));
+  EXPECT_LE(a->duty().reclaim, Pages(40));
+  EXPECT_NE(a->rung(), rung) << "nobody told it";
+
+  // A wish is met as a whole: then the claimant is told.
+  const std::uint32_t heard = b->rung();
+  a->uncharge(Pages(15));
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_GE(a->duty().reclaim, Pages(15));
+  a->uncharge(Pages(20));
+  EXPECT_NE(b->rung(), heard);
+  EXPECT_TRUE(b->charge(Pages(10), Pages(30)));
+  EXPECT_TRUE(b->charge(Pages(20), Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages()) << "all claims are met";
+  EXPECT_EQ(b->charged(), Pages(30));
+}
+
+TEST_F(ContestTest, WhatIsInUseIsNotAskedFor) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 100);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  // But its holder may not use again what it frees above its share.
+  EXPECT_LT(a->duty().reuse, Pages(100));
+}
+
+TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 0, 0);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+}
+
+TEST_F(ContestTest, ASilentMemberIsNotWaitedFor) {
+  const auto a = member("a");
+  const auto b = member("b");
+  const auto c = member("c");
+  ASSERT_TRUE(a->charge(Pages(60)));
+  ASSERT_TRUE(c->charge(Pages(40)));
+  use(*a, 0);
+  clock_.advance(std::chrono::seconds(10));
+  use(*c, 0);
+  EXPECT_FALSE(b->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reclaim, Pages()) << "stopped, as far as anybody knows";
+  EXPECT_GE(c->duty().reclaim, Pages(20));
+}
+
+TEST_F(ContestTest, MinimumsAreNotCutInto) {
+  const auto a = member("a", 40);
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 0);
+  EXPECT_FALSE(b->charge(Pages(80), Pages(80)));
+  EXPECT_LE(a->duty().reclaim, Pages(60));
+}
+
+TEST_F(ContestTest, WeightsDecideWhoMayGrow) {
+  const auto light = open();
+  ASSERT_TRUE(light->join({"light", {Pages(), Pages::max(), 100}, "test"}, complaint_));
+  const auto heavy = open();
+  ASSERT_TRUE(heavy->join({"heavy", {Pages(), Pages::max(), 300}, "test"}, complaint_));
+  ASSERT_TRUE(light->charge(Pages(98)));
+  use(*light, 98);
+  use(*heavy, 0);
+  EXPECT_FALSE(heavy->charge(Pages(5), Pages(50)));
+  light->uncharge(Pages(20));
+  use(*light, 78);
+  EXPECT_LT(light->duty().reuse, Pages(78)) << "it has more than its share";
+  light->uncharge(Pages(40));
+  use(*light, 38);
+  EXPECT_TRUE(heavy->charge(Pages(50), Pages(50)));
+}
+
+TEST_F(ContestTest, ADroppedClaimBothersNobody) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 0);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  ASSERT_GE(a->duty().reclaim, Pages(10));
+  b->drop_claim();
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  EXPECT_EQ(a->duty().reuse, Pages::max());
+}
+
+TEST_F(ContestTest, AClaimDiesWithItsMember) {
+  const auto a = member("a");
+  auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 0);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  b->abandon();
+  a->reap(free_pages(0));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+}
+
+TEST_F(ContestTest, WithoutAWishNobodyIsBothered) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 0);
+  EXPECT_FALSE(b->charge(Pages(10)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+}
+
+TEST_F(ContestTest, WaitEndsWithARing) {
+  const auto a = member("a");
+  const std::uint32_t seen = a->rung();
+  a->wake();
+  a->wait(seen, std::chrono::hours(1));
+  EXPECT_EQ(a->rung(), seen + 1);
+  a->wait(a->rung(), std::chrono::milliseconds(1));
+}
+
+}  // namespace
+}  // namespace kvcached::ledger
