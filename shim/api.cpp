@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <new>
+#include <span>
 #include <thread>
 #include <vector>
 
@@ -58,6 +59,13 @@ cache::Result persist(const Clock& clock, Duration patience, cache::Result retry
     if (result != retry || left <= Duration::zero()) return result;
     std::this_thread::sleep_for(std::min(pause, left));
   }
+}
+
+std::vector<cache::BlockRange> to_ranges(std::span<const kvcached_range> ranges) {
+  std::vector<cache::BlockRange> out;
+  out.reserve(ranges.size());
+  for (const kvcached_range& range : ranges) out.push_back({range.first, range.count});
+  return out;
 }
 
 struct Place {
@@ -208,9 +216,8 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
       if (known == buffers.end()) buffers.push_back(place.buffer);
       segments.push_back({index, place.offset, Bytes(s.stride), Bytes(s.block_bytes)});
     }
-    std::vector<cache::BlockRange> pinned;
-    for (std::size_t i = 0; i < geometry->pinned_count; ++i)
-      pinned.push_back({geometry->pinned[i].first, geometry->pinned[i].count});
+    const std::vector<cache::BlockRange> pinned =
+        to_ranges({geometry->pinned, geometry->pinned_count});
     cache::CacheRequest request;
     request.buffers = buffers;
     request.segments = segments;
@@ -300,6 +307,21 @@ int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned fla
   }
 }
 
+int kvcached_cache_acquire_ranges(kvcached_cache* handle, const kvcached_range* ranges,
+                                  size_t range_count, int64_t wait_ms) {
+  if (ranges == nullptr && range_count != 0) return KVCACHED_INVALID;
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  try {
+    const std::vector<cache::BlockRange> named = to_ranges({ranges, range_count});
+    return code(cache->acquire_ranges(named, process->clock().now() + duration(wait_ms)));
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+}
+
 int kvcached_cache_release(kvcached_cache* handle, const kvcached_range* ranges,
                            size_t range_count) {
   if (ranges == nullptr && range_count != 0) return KVCACHED_INVALID;
@@ -308,11 +330,7 @@ int kvcached_cache_release(kvcached_cache* handle, const kvcached_range* ranges,
   const auto cache = process->recall(handle);
   if (!cache) return KVCACHED_INVALID;
   try {
-    std::vector<cache::BlockRange> given;
-    given.reserve(range_count);
-    for (std::size_t i = 0; i < range_count; ++i)
-      given.push_back({ranges[i].first, ranges[i].count});
-    return code(cache->release(given));
+    return code(cache->release(to_ranges({ranges, range_count})));
   } catch (...) {
     return KVCACHED_FAILED;
   }

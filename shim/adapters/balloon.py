@@ -227,7 +227,7 @@ class Balloon:
             else:
                 self._hand_back(STRIPES_A_STEP, EVICTIONS_A_STEP)
         used = self.in_use()
-        if abs(used - self.told_in_use) * 16 > self.told_in_use:
+        if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
 

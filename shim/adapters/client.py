@@ -57,6 +57,7 @@ _SIGNATURES = {
     "cache_create": [POINTER(_Geometry), POINTER(c_void_p)],
     "cache_destroy": [c_void_p],
     "cache_acquire": [c_void_p, c_uint64, c_uint, c_int64, POINTER(_Range), POINTER(c_size_t)],
+    "cache_acquire_ranges": [c_void_p, POINTER(_Range), c_size_t, c_int64],
     "cache_release": [c_void_p, POINTER(_Range), c_size_t],
     "cache_expect": [c_void_p, c_uint64],
     "cache_in_use": [c_void_p, c_uint64],
@@ -142,6 +143,11 @@ class Cache:
         if code not in (OK, SHORT):
             return code, []
         return code, [(r.first, r.count) for r in self._ranges[:count.value]]
+
+    def acquire_ranges(self, ranges, wait_ms):
+        """Takes exactly these blocks, all or none."""
+        return self._library._cache_acquire_ranges(self._handle, (_Range * len(ranges))(*ranges),
+                                                   len(ranges), wait_ms)
 
     def release(self, ranges):
         return self._library._cache_release(self._handle, (_Range * len(ranges))(*ranges),

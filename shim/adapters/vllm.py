@@ -1,4 +1,4 @@
-"""The adapter for vLLM on one GPU: the seams it wraps. Releases 0.18 to 0.33 are known; what a
+"""The adapter for vLLM: the seams it wraps. Releases 0.18 to 0.33 are known; what a
 release has is found by looking, never by its number.
 
 It never changes what a call means and never raises into a running engine. What it does not
@@ -13,24 +13,29 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
   Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
   EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
   EngineCore.post_step: all launches of the step are out: take back
+
+With several GPUs the same seams are met in different processes (vllm_group.py).
 """
 
 import functools
 import importlib
 import logging
+import os
 import threading
 
-from _kvcached import client, seams, striped_queue, vllm_cache
+from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group
 
-# What every elastic engine runs through. Of the two model runners only one is used.
-REQUIRED = (
+# What every elastic engine runs through, in the scheduler's process and in a worker's. Of the two
+# model runners only one is used.
+SCHEDULER = (
     "vllm.v1.core.block_pool",
     "vllm.v1.core.kv_cache_coordinator",
     "vllm.v1.core.kv_cache_manager",
     "vllm.v1.core.sched.scheduler",
     "vllm.v1.engine.core",
-    "vllm.v1.worker.gpu_worker",
 )
+WORKER = ("vllm.v1.worker.gpu_worker",)
+REQUIRED = SCHEDULER + WORKER
 RUNNERS = (
     "vllm.v1.worker.utils",
     "vllm.v1.worker.gpu.attn_utils",
@@ -47,9 +52,10 @@ log = logging.getLogger("kvcached")
 
 
 class Frame:
-    """One EngineCore.__init__ under way in this thread."""
+    """One EngineCore.__init__ under way in this thread; in a worker, its part of one."""
 
     def __init__(self):
+        self.process = os.getpid()
         self.allocation = None  # made by the worker when this engine can be served
         self.allocating = False  # within the worker's initialize_from_config
 
@@ -73,6 +79,12 @@ def hooks():
     return SEAMS.hooks()
 
 
+def here():
+    """The frame of this thread; not one from before a fork."""
+    frame = thread.frame
+    return frame if frame is not None and frame.process == os.getpid() else None
+
+
 def current():
     """The allocation of the engine that takes its KV memory in this thread right now, or None."""
     frame = thread.frame
@@ -87,13 +99,18 @@ def engine_core(module):
         def wrapper(self, *args, **kwargs):
             outer, frame = thread.frame, Frame()
             thread.frame = frame
+            frame.allocation = ranks = vllm_group.form(args, kwargs, lambda: unknown(SCHEDULER))
             try:
                 original(self, *args, **kwargs)
             finally:
                 thread.frame = outer
+                if ranks is not None:
+                    ranks.complete()
             allocation = frame.allocation
             if allocation is not None and allocation.balloon is not None:
                 self._kvcached = allocation
+                if ranks is not None:
+                    ranks.watch(self)
             elif allocation is not None and allocation.elastic:
                 allocation.give_up(allocation.trouble_was or "no block pool came")
                 allocation.must_back()
@@ -150,18 +167,26 @@ def idle(scheduler):
 def gpu_worker(module):
     def initialize_from_config(original):
         def wrapper(self, kv_cache_config, *args, **kwargs):
-            frame = thread.frame
-            why = refusal(self, kv_cache_config)
+            outer, frame = thread.frame, here()
+            rank = None if frame is not None else vllm_group.join(self, say)
+            why = refusal(self, kv_cache_config, rank)
             if why:
                 say("stock: " + why)
+                if rank is not None:
+                    rank.not_elastic()
                 return original(self, kv_cache_config, *args, **kwargs)
+            if rank is not None:
+                thread.frame = frame = Frame()
             frame.allocation = vllm_cache.Allocation(the_library(), self, kv_cache_config)
             frame.allocating = True
             try:
                 result = original(self, kv_cache_config, *args, **kwargs)
             finally:
                 frame.allocating = False
+                thread.frame = outer
             frame.allocation.end(SEAMS.unknown(RUNNERS, unseen=""))
+            if rank is not None:
+                vllm_group.offer(rank, frame.allocation, self)
             return result
         return wrapper
 
@@ -170,15 +195,22 @@ def gpu_worker(module):
     })
 
 
-def refusal(worker, kv_cache_config):
+def refusal(worker, kv_cache_config, rank=None):
     try:
-        if thread.frame is None:
+        if rank is not None:
+            return unknown(WORKER) or vllm_cache.serve(worker, kv_cache_config, rank.file.ranks)
+        if here() is None:
             return "scheduler and worker are different processes"
-        for name in REQUIRED:
-            importlib.import_module(name)
-        return SEAMS.unknown(REQUIRED) or vllm_cache.serve(worker, kv_cache_config)
+        return unknown(REQUIRED) or vllm_cache.serve(worker, kv_cache_config)
     except Exception as error:
         return repr(error)
+
+
+def unknown(names):
+    """What is unknown about the modules `names`, which are loaded; "" when all are wrapped."""
+    for name in names:
+        importlib.import_module(name)
+    return SEAMS.unknown(names)
 
 
 def say(state):
@@ -261,7 +293,7 @@ def block_pool(module):
     def init(original):
         def wrapper(self, *args, **kwargs):
             original(self, *args, **kwargs)
-            frame = thread.frame
+            frame = here()
             if frame is not None and frame.allocation is not None:
                 frame.allocation.meet(self)
         return wrapper

@@ -14,6 +14,7 @@ HORIZON = 32  # steps of decoding to prepare for
 AHEAD_STEPS = 4  # steps of prefill to prepare for
 AHEAD_REQUESTS = 16  # waiting requests looked at beyond those that there is room for
 PREFILL = operator.attrgetter("is_prefill_chunk")
+PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
 # Where schedulers keep the requests that do not run yet; a release has some of them.
 WAITING = ("waiting", "skipped_waiting", "kv_holding_waiting")
@@ -21,10 +22,11 @@ WAITING = ("waiting", "skipped_waiting", "kv_holding_waiting")
 log = logging.getLogger("kvcached")
 
 
-def serve(worker, kv_cache_config):
-    """Why this engine's cache cannot be elastic, in words; "" when it can."""
+def serve(worker, kv_cache_config, ranks=1):
+    """Why the cache of this engine, which we know to have so many ranks, cannot be elastic, in
+    words; "" when it can."""
     config = worker.vllm_config
-    if config.parallel_config.world_size != 1:
+    if config.parallel_config.world_size != ranks:
         return "more than one GPU"
     if config.kv_transfer_config is not None:
         return "a KV connector"
@@ -112,7 +114,7 @@ class Allocation:
             for view in kv_caches.values():
                 views.extend(view if isinstance(view, (list, tuple)) else [view])
             segments = layout.segments(self.pieces, views, self.blocks)
-            code, self.cache = self.library.create_cache(segments, self.blocks, [(0, 1)])
+            code, self.cache = self.library.create_cache(segments, self.blocks, [(0, PINNED)])
             if code != client.OK:
                 self.give_up("cache_create answered %d" % code)
                 return
@@ -172,7 +174,7 @@ class Allocation:
         else:
             self.balloon.start()
 
-    def _longest_request(self):
+    def longest_request(self):
         """Blocks that a request of the greatest length takes, at most."""
         tokens = self.config.model_config.max_model_len
         return min(self.blocks - 1, sum(1 - -tokens // group.kv_cache_spec.block_size
@@ -184,7 +186,7 @@ class Allocation:
                                  (len(pool.blocks), self.blocks))
         self.balloon = balloon.Balloon(pool, self.library, cache, self.elastic,
                                        prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
-                                       self._longest_request(), self.report)
+                                       self.longest_request(), self.report)
         pool._kvcached = self.balloon
 
     # ---- Giving up ---------------------------------------------------------------------------

@@ -10,7 +10,6 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr Duration kAskLapses = std::chrono::seconds(1);
 constexpr Duration kLongestSleep = milliseconds(100);  // of a waiter: the pool tells nobody
 
 }  // namespace
@@ -132,32 +131,38 @@ Result Cache::release(std::span<const BlockRange> ranges) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (closed_ || lost_) return Result::lost;
-    const std::uint64_t blocks = plan_.stripes().back().end();
     // A block named twice is not live the second time; then all that came before is put back.
     for (std::size_t i = 0; i < ranges.size(); ++i) {
       const BlockRange& range = ranges[i];
-      const bool inside = range.first <= blocks && range.count <= blocks - range.first;
-      if (!inside || !live_.contains_all(range) || is_pinned(range)) {
+      if (!within(range) || !live_.contains_all(range) || is_pinned(range)) {
         for (const BlockRange& before : ranges.first(i)) live_.insert(before);
         return Result::invalid;
       }
       live_.erase(range);
     }
     warm_.sample(now, Blocks(live_blocks_));
-    for (const BlockRange& range : ranges) {
-      std::uint64_t at = range.first;
-      for (std::size_t stripe = plan_.stripe_of(at); at < range.end(); ++stripe) {
-        const std::uint64_t end = std::min(range.end(), plan_.stripe(stripe).end());
-        change(stripe, State::ready, stripes_[stripe].live - (end - at));
-        at = end;
-      }
-    }
+    for (const BlockRange& range : ranges) unlive(range);
     const bool sleeps = sleeps_until_ == Instant::max() || (pressed_ && sleeps_until_ > now);
     wake = wake_if(index_.vacant() != 0 && sleeps);
     if (waiting_ != 0) progress_.notify_all();
   }
   if (wake) waker_.wake();
   return Result::ok;
+}
+
+bool Cache::within(BlockRange range) const noexcept {
+  const std::uint64_t blocks = plan_.stripes().back().end();
+  return range.first <= blocks && range.count <= blocks - range.first;
+}
+
+// Of live blocks whose bits are cleared already.
+void Cache::unlive(BlockRange range) noexcept {
+  std::uint64_t at = range.first;
+  for (std::size_t stripe = plan_.stripe_of(at); at < range.end(); ++stripe) {
+    const std::uint64_t end = std::min(range.end(), plan_.stripe(stripe).end());
+    change(stripe, State::ready, stripes_[stripe].live - (end - at));
+    at = end;
+  }
 }
 
 bool Cache::is_pinned(BlockRange range) const noexcept {
@@ -182,11 +187,15 @@ void Cache::expect(std::uint64_t blocks) noexcept {
 void Cache::trim() noexcept {
   {
     const std::lock_guard lock(mutex_);
-    expected_ = asked_ = 0;
-    warm_.forget();
-    wake_if(true);
+    forget_expected();
   }
   waker_.wake();
+}
+
+void Cache::forget_expected() noexcept {
+  expected_ = asked_ = 0;
+  warm_.forget();
+  wake_if(true);
 }
 
 // Pages that it holds alone or shares with a neighbour: what letting it go frees at most.

@@ -198,7 +198,7 @@ CacheStats Cache::stats() const noexcept {
     stats.short_grants = short_grants_;
     const std::uint64_t needed = need(clock_.now());
     const std::uint64_t missing = needed > free_ready_ ? needed - free_ready_ : 0;
-    stats.want = pages_up(plan_.block_bytes() * missing);
+    stats.want = pages_up(plan_.block_bytes() * (missing + naming_));
     for (std::size_t stripe = 0; stripe < stripes_.size(); ++stripe) {
       live[stripe] = stripes_[stripe].live != 0;
     }

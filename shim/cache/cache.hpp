@@ -68,7 +68,8 @@ enum class Patience : std::uint8_t {
   pool,     // for the pool too, until the deadline
 };
 
-// Thread-safe. acquire, release, expect, available and trim never wait for the driver.
+// Thread-safe. acquire, release, expect, available and trim never wait for the driver;
+// acquire_ranges, wait_ready and create do.
 class Cache final : public Worker {
  public:
   // Claims the buffers, waits for the work of their context, cuts them into stripes and backs the
@@ -84,6 +85,14 @@ class Cache final : public Worker {
   // `whole_stripes`, all free blocks of every stripe it takes from. What is missing is asked for: a
   // later call finds it, unless the pool refuses.
   Acquired acquire(std::uint64_t blocks, bool whole_stripes, std::span<BlockRange> out) noexcept;
+
+  // Takes exactly these blocks, all or none, for callers of several caches that must hold the same
+  // ones. What is not backed yet is mapped on this thread, or waited for where another maps it.
+  // shortage: the pool or the driver refused, the deadline passed, or a block is lost; invalid: a
+  // block that is live, outside or named twice. Then no block became live; after a refusal, what is
+  // kept ready without having been named goes, so that its memory can serve a later attempt, and
+  // without any the pool knows for a while what is missed.
+  Result acquire_ranges(std::span<const BlockRange> ranges, Instant deadline) noexcept;
 
   // Returns blocks. invalid: a block that is not live, pinned or named twice; nothing was changed.
   Result release(std::span<const BlockRange> ranges) noexcept;
@@ -137,6 +146,8 @@ class Cache final : public Worker {
     Fences::Ticket ticket = 0;  // draining: may go when it has passed
   };
   enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
+  enum class Named : std::uint8_t { taken, refused, late, not_free, lost };
+  static constexpr Duration kAskLapses = std::chrono::seconds(1);
   static constexpr std::uint64_t kUntold = ~std::uint64_t{0};
 
   // cache.cpp: life.
@@ -154,17 +165,26 @@ class Cache final : public Worker {
   std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
                           std::size_t& used) noexcept;
   bool kept_for_others(std::size_t stripe) const noexcept;
+  bool within(BlockRange range) const noexcept;
   bool is_pinned(BlockRange range) const noexcept;
+  void unlive(BlockRange range) noexcept;
+  void forget_expected() noexcept;
   Pages pages_of(std::size_t stripe) const noexcept;
   std::uint64_t asked(Instant now) const noexcept;
   std::uint64_t need(Instant now) const noexcept;
   bool wake_if(bool needed) noexcept;
+
+  // named.cpp: with `lock` on mutex_, which is let go meanwhile.
+  Named take_part(std::size_t stripe, BlockRange part, Instant deadline,
+                  std::unique_lock<std::mutex>& lock) noexcept;
 
   // work.cpp: with work_mutex_ held and mutex_ not, if not said otherwise.
   void undrain(Instant now) noexcept;  // mutex_ held
   void drop_wish_if_met(Instant now) noexcept;
   bool grow_if_needed(Instant now) noexcept;
   Growth grow_one(Instant now) noexcept;
+  // pre: it is in State::growing.
+  Growth grow(std::size_t stripe, Pages wish, Instant now) noexcept;
   Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
   Result back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept;
   Pages wish(Instant now, std::size_t stripe) noexcept;
@@ -206,6 +226,7 @@ class Cache final : public Worker {
   std::uint64_t asked_ = 0;     // missing at the last acquire
   Instant asked_until_{};       // when that lapses
   std::uint64_t waiting_ = 0;   // blocks that callers of wait_ready wait for
+  std::uint64_t naming_ = 0;    // blocks that callers of acquire_ranges wait for
   Instant grow_at_{};           // no try to grow before: the pool or the driver refused
   std::uint32_t failures_ = 0;  // in a row, of the driver
   std::uint64_t refusals_ = 0;

@@ -90,8 +90,12 @@ Cache::Growth Cache::grow_one(Instant now) noexcept {
     if (stripe == StripeIndex::kNone) return Growth::exhausted;
     change(stripe, State::growing, 0);
   }
+  return grow(stripe, wish(now, stripe), now);
+}
+
+Cache::Growth Cache::grow(std::size_t stripe, Pages wish, Instant now) noexcept {
   Duration retry{};
-  const Result result = back_stripe(stripe, wish(now, stripe), retry);
+  const Result result = back_stripe(stripe, wish, retry);
   return settle_growth(stripe, result, now + retry);
 }
 

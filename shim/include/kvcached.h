@@ -133,9 +133,9 @@ typedef struct kvcached_cache_info {
 } kvcached_cache_info;
 
 /* Claims the elastic allocations in which the segments lie; contents written so far are dropped and
- * unbacked addresses read undefined values. Pinned blocks are backed before it returns: it waits for
- * memory for them, 30 s at most (KVCACHED_SHORT). The caller
- * keeps the allocations alive until kvcached_cache_destroy; freeing one destroys the cache. */
+ * unbacked addresses read undefined values. Pinned blocks are backed before it returns: it waits
+ * for memory for them, 30 s at most (KVCACHED_SHORT). The caller keeps the allocations alive until
+ * kvcached_cache_destroy; freeing one destroys the cache. */
 KVCACHED_API int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** cache);
 KVCACHED_API int kvcached_cache_destroy(kvcached_cache* cache);
 
@@ -154,6 +154,15 @@ KVCACHED_API int kvcached_cache_acquire(kvcached_cache* cache, uint64_t blocks, 
                                         int64_t wait_ms, kvcached_range* ranges,
                                         size_t* range_count);
 
+/* Takes exactly these blocks, all of them or none: for programs with a cache on each of several
+ * GPUs that must hold the same blocks. What is not backed yet is mapped while the call waits, up to
+ * `wait_ms` (0: take only what is ready); it waits for memory that the pool grants, not for a pool
+ * that refuses. KVCACHED_SHORT: none was taken; KVCACHED_INVALID: neither, because a block is live,
+ * pinned, outside the cache or named twice. Stripes are backed whole: kvcached_cache_stripes tells
+ * them. After a refusal, what kvcached_cache_expect asked for is forgotten. */
+KVCACHED_API int kvcached_cache_acquire_ranges(kvcached_cache* cache, const kvcached_range* ranges,
+                                               size_t range_count, int64_t wait_ms);
+
 /* Returns blocks. Work already launched may still write them: memory leaves only after a fence. A
  * range that is not wholly live is KVCACHED_INVALID and changes nothing. */
 KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_range* ranges,
@@ -163,13 +172,13 @@ KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_ra
  * demand and within the pool. Never waits, makes no driver call. */
 KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
 
-/* For callers that keep a free list of their own: of the blocks that they have acquired, so many are
- * in use. What `kvcached stat` shows as used and fragmented follows it. Never waits, makes no driver
- * call. */
+/* For callers that keep a free list of their own: of the blocks that they have acquired, so many
+ * are in use. What `kvcached stat` shows as used and fragmented follows it. Never waits, makes no
+ * driver call. */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
-/* How many acquired blocks the caller should release soon because others in the pool are entitled to
- * their memory: first those it does not use, then what it can do without. 0: nobody waits. Never
+/* How many acquired blocks the caller should release soon because others in the pool are entitled
+ * to their memory: first those it does not use, then what it can do without. 0: nobody waits. Never
  * waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 

@@ -140,6 +140,11 @@ class Cache {
     got.ranges.resize(some ? count : 0);
     return got;
   }
+  // All of these blocks, or none.
+  Result acquire_ranges(const std::vector<Range>& ranges,
+                        Milliseconds wait = Milliseconds::zero()) noexcept {
+    return kvcached_cache_acquire_ranges(handle_, ranges.data(), ranges.size(), wait.count());
+  }
   Result release(const std::vector<Range>& ranges) noexcept {
     return kvcached_cache_release(handle_, ranges.data(), ranges.size());
   }

@@ -148,6 +148,38 @@ TEST_F(Caches, WholeStripesComeWhole) {
   EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
 }
 
+TEST_F(Caches, NamedBlocksComeAllOrNone) {
+  kvcached_cache* cache = make(4, 1);
+  std::size_t count = 64;
+  std::vector<kvcached_range> stripes(count);
+  ASSERT_EQ(kvcached_cache_stripes(cache, stripes.data(), &count), KVCACHED_OK);
+  ASSERT_GT(count, 6U);
+  const std::vector<kvcached_range> named = {stripes[5], stripes[2]};
+  EXPECT_EQ(kvcached_cache_acquire_ranges(cache, named.data(), 2, 0), KVCACHED_SHORT)
+      << "ready before anybody asked";
+  EXPECT_EQ(describe(cache).live, 1U);
+  ASSERT_EQ(kvcached_cache_acquire_ranges(cache, named.data(), 2, 2000), KVCACHED_OK);
+  EXPECT_EQ(describe(cache).live, 1 + named[0].count + named[1].count);
+  for (const auto& segment : segments_)
+    for (const auto& range : named) {
+      const std::size_t size = range.count * kBlockBytes;
+      EXPECT_EQ(resident(segment.base, range.first * kBlockBytes, size), size);
+      fill(segment.base + range.first * kBlockBytes, size, 0x37);
+      EXPECT_TRUE(holds(segment.base + range.first * kBlockBytes, size, 0x37));
+    }
+  const std::vector<kvcached_range> mixed = {stripes[1], stripes[2]};
+  EXPECT_EQ(kvcached_cache_acquire_ranges(cache, mixed.data(), 2, 2000), KVCACHED_INVALID);
+  EXPECT_EQ(kvcached_cache_acquire_ranges(cache, stripes.data(), 1, 2000), KVCACHED_INVALID)
+      << "block 0 is pinned";
+  EXPECT_EQ(kvcached_cache_acquire_ranges(cache, nullptr, 1, 0), KVCACHED_INVALID);
+  EXPECT_EQ(kvcached_cache_acquire_ranges(nullptr, named.data(), 2, 0), KVCACHED_INVALID);
+  EXPECT_EQ(describe(cache).live, 1 + named[0].count + named[1].count);
+  EXPECT_EQ(kvcached_cache_release(cache, named.data(), 2), KVCACHED_OK);
+  free_now(segments_[0].base);
+  EXPECT_EQ(kvcached_cache_acquire_ranges(cache, named.data(), 2, 0), KVCACHED_LOST);
+  EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
+}
+
 TEST_F(Caches, PinnedBlocksAreBackedAndCannotBeReleased) {
   kvcached_cache* cache = make(2, 3);
   for (const auto& s : segments_) {

@@ -47,6 +47,8 @@ TEST_F(Cpp, ACacheLivesAndMovesAsAnObject) {
   EXPECT_FALSE(second.stripes().empty());
   EXPECT_TRUE(second.expect(10));
   EXPECT_TRUE(second.release(got.ranges));
+  EXPECT_TRUE(second.acquire_ranges({{500, 20}, {900, 1}}, Milliseconds(2000)));
+  EXPECT_EQ(second.acquire_ranges({{500, 1}}), Result(KVCACHED_INVALID));
   second.reset();
   Cache third;
   EXPECT_TRUE(Cache::create({{p, kBlock, kBlock}}, 1024, third)) << "reset did not let go";

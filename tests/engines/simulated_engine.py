@@ -20,12 +20,12 @@ BLOCKS = 4096
 class Library(worlds.package.client.Library):
     """The library, and the driver as the engine's allocator."""
 
-    def __init__(self):
+    def __init__(self, number=0):
         super().__init__()
         self.cuda = ctypes.CDLL("libcuda.so.1")
         self.states = []
         device, context = ctypes.c_int(), ctypes.c_void_p()
-        for code in (self.cuda.cuInit(0), self.cuda.cuDeviceGet(ctypes.byref(device), 0),
+        for code in (self.cuda.cuInit(0), self.cuda.cuDeviceGet(ctypes.byref(device), number),
                      self.cuda.cuDevicePrimaryCtxRetain(ctypes.byref(context), device),
                      self.cuda.cuCtxSetCurrent(context)):
             assert code == 0, code

@@ -240,13 +240,29 @@ class Scheduler:
         self.waiting.insert(0, request)
 
 
+class SchedulerOutput:
+    """What goes to the workers of an engine with several GPUs."""
+
+    def __init__(self, plan, blocks):
+        self.num_scheduled_tokens = plan
+        self.total_num_scheduled_tokens = sum(plan.values())
+        self.blocks = blocks  # of each request: its numbers, in order
+
+
 class Worker:
-    def __init__(self, vllm_config, runner):
+    def __init__(self, vllm_config, runner, rank=0):
         self.vllm_config = vllm_config
         self.model_runner = runner
+        self.rank = rank
 
     def initialize_from_config(self, kv_cache_config):
         self.model_runner.initialize_kv_cache(kv_cache_config)
+
+    def execute_model(self, scheduler_output):
+        return self.model_runner.execute_model(scheduler_output)
+
+    def sample_tokens(self, grammar_output):
+        return self.model_runner.sample_tokens(grammar_output)
 
 
 class EngineCore:
@@ -258,14 +274,23 @@ class EngineCore:
             kv_cache_tensors=[types.SimpleNamespace(size=PAGE * vllm_config.blocks, shared_by=[n],
                                                     offset=0, block_stride=0) for n in names],
             kv_cache_groups=[types.SimpleNamespace(layer_names=names, kv_cache_spec=spec)])
-        self.worker = Worker(vllm_config, executor_class(vllm_config))
-        self.worker.initialize_from_config(kv_cache_config)
+        self.model_executor = None
+        if vllm_config.parallel_config.world_size > 1:
+            self.model_executor = executor_class(vllm_config)
+            self.model_executor.initialize_from_config(kv_cache_config)
+        else:
+            self.worker = Worker(vllm_config, executor_class(vllm_config))
+            self.worker.initialize_from_config(kv_cache_config)
         self.scheduler = Scheduler(kv_cache_config, vllm_config.caching, vllm_config.budget,
                                    vllm_config.max_num_seqs, vllm_config.watermark)
         self.steps = []
 
     def step(self):
         plan = self.scheduler.schedule()
+        if self.model_executor is not None:
+            held = self.scheduler.kv_cache_manager.coordinator.of_request
+            self.model_executor.execute_model(SchedulerOutput(
+                plan, {name: [block.block_id for block in held[name]] for name in plan}))
         outputs = {}
         if plan:
             self.steps.append(dict(plan))

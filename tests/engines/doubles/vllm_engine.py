@@ -202,16 +202,21 @@ class Executor:
         pass
 
 
-def make(vllm_config, library):
-    """vLLM's EngineCore on the double of the library, which is also torch's allocator."""
-    from vllm.v1.engine.core import EngineCore
+def allocate_from(library):
+    """torch takes its tensors from the library, or a double of it."""
     torch = sys.modules["torch"]
     for name, function in tensors.functions(library.allocate).items():
         setattr(torch, name, function)
+
+
+def make(vllm_config, library, make_executor=Executor):
+    """vLLM's EngineCore on the double of the library, which is also torch's allocator."""
+    from vllm.v1.engine.core import EngineCore
+    allocate_from(library)
     executors = []
 
     def executor_class(settings):
-        executors.append(Executor(settings))
+        executors.append(make_executor(settings))
         return executors[-1]
 
     engine = EngineCore(vllm_config, executor_class, log_stats=False)

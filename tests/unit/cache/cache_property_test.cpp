@@ -113,6 +113,7 @@ class RandomLife {
         rig_.cache->wait_ready(below(100), Instant::max(), Patience::mapping);
         break;
       default:
+        take_named();
         break;
     }
     if (with_faults_ && below(6) == 0) {
@@ -121,6 +122,26 @@ class RandomLife {
                        below(20) == 0 ? 1 : 0);
     }
     for (std::uint64_t i = below(6); i > 0; --i) rig_.cache->work();
+  }
+
+  // One or two stripes by number, where nobody has a block of them.
+  void take_named() {
+    const auto stripes = rig_.cache->stripes();
+    std::vector<BlockRange> ranges = {stripes[below(stripes.size())]};
+    if (below(2) == 0) ranges.push_back(stripes[below(stripes.size())]);
+    const auto free = [&](const BlockRange& range) {
+      const auto live = rig_.marks.lower_bound(range.first);
+      return live == rig_.marks.end() || live->first >= range.end();
+    };
+    const bool all_free = std::all_of(ranges.begin(), ranges.end(), free) &&
+                          (ranges.size() == 1 || ranges[0] != ranges[1]);
+    const Instant deadline = below(4) == 0 ? rig_.clock.now() : Instant::max();
+    const Result result = rig_.cache->acquire_ranges(ranges, deadline);
+    // A shortage may be found first.
+    EXPECT_TRUE(all_free ? result != Result::invalid : result != Result::ok);
+    if (result != Result::ok) return;
+    for (const BlockRange& range : ranges)
+      for (std::uint64_t b = range.first; b < range.end(); ++b) rig_.mark(b);
   }
 
   void release_some() {
@@ -161,6 +182,7 @@ class RandomLife {
     }
     rig_.driver.fail_nothing();
     rig_.driver.set_capture(false);
+    rig_.settle();  // what the driver would not let go is tried again, as long as the cache lives
     rig_.verify_all();
     rig_.cache->close();
     rig_.settle();
