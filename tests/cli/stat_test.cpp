@@ -42,7 +42,8 @@ class Stat : public testing::Test {
   std::unique_ptr<ledger::Ledger> chat() {
     auto member = join("chat", {Pages(64), Pages(512), 300});
     EXPECT_TRUE(member->charge(Pages(100)));
-    member->publish({Pages(70), Pages(10), Pages(20), Pages(7), Bytes(8ULL << 30), 3, 41, 17});
+    member->publish({Pages(70), Pages(10), Pages(20), Pages(7), Bytes(8ULL << 30), Pages(), Pages(),
+                     3, 41, 17});
     member->describe_model({"llama", 32, 8, 128, 2, 8192, 16, 131072});
     member->report_adapter("vllm", "on");
     return member;
