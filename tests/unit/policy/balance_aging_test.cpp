@@ -49,6 +49,20 @@ TEST(BalanceAgingTest, WhoIsAtItsCeilingIsPassedOver) {
   EXPECT_FALSE(rig[1].plan.aged);
 }
 
+// Its maximum was lowered while it waited: all it wants is at hand, and it may not have it.
+TEST(BalanceAgingTest, WhoMayNotHaveWhatItHoldsIsPassedOver) {
+  Rig rig(1000);
+  rig.add(300, 100);
+  rig.add(700, 700);
+  rig.wish(0, 200, seconds(6));
+  rig.plan();
+  EXPECT_TRUE(rig[0].plan.aged);
+  rig[0].max = Pages(299);
+  rig.plan();
+  EXPECT_FALSE(rig[0].plan.aged);
+  EXPECT_LE(rig.target(0), Pages(299));
+}
+
 TEST(BalanceAgingTest, WhoseTurnIsOverGoesBehindOthers) {
   Rig rig(1000);
   rig.add(500, 500);
