@@ -69,6 +69,9 @@ TOOLS_SOURCES  := $(call walk,tools,%.cpp)
 SIM_SOURCES    := $(call without,%_test.cpp,$(wildcard tests/sim/*.cpp))
 ENGINE_SOURCES := $(call without,%/kernels_host.cpp,$(wildcard bench/engine/*.cpp))
 DEMO_SOURCES   := $(wildcard bench/demo/*.cpp)
+# What benchmarks and the demo share.
+CHART_SOURCES  := $(wildcard bench/chart/*.cpp)
+REPLAY_SOURCES := $(wildcard bench/replay/*.cpp)
 ADAPTERS       := $(call walk,shim/adapters,%.py)
 EXPORTS        := $(wildcard shim/entry/exports.map)
 
@@ -163,7 +166,8 @@ $(BUILD)/obj/%.o: %.S | $(CUDA_HEADER)
 $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
 
 -include $(patsubst %.o,%.d,$(call objects,$(POLICY_SOURCES) $(SHIM_SOURCES) $(TOOLS_SOURCES) \
-  $(SIM_SOURCES) $(ENGINE_SOURCES) $(DEMO_SOURCES) $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
+  $(SIM_SOURCES) $(ENGINE_SOURCES) $(DEMO_SOURCES) $(CHART_SOURCES) $(REPLAY_SOURCES) \
+  $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
   $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(PROGRAMS) $(LIBRARIES) \
   $(FUZZERS) $(BENCHES) $(wildcard bench/engine/kernels_host.cpp tests/gpu/*.cpp \
   tests/api/kernels.cpp tests/fuzz/replay_main.cpp)))
@@ -189,6 +193,8 @@ $(BUILD)/libinner.a: $(call objects,$(INNER_SOURCES))
 	$(archive)
 $(BUILD)/libengine.a: $(call objects,$(call without,%/main.cpp,$(ENGINE_SOURCES)))
 	$(archive)
+$(BUILD)/libbench.a: $(call objects,$(CHART_SOURCES) $(REPLAY_SOURCES))
+	$(archive)
 
 $(LIBRARY): $(call objects,$(POLICY_SOURCES) $(SHIM_SOURCES)) $(EXPORTS)
 	$(call link,-shared -Wl$(COMMA)-soname$(COMMA)libkvcached.so $(if $(EXPORTS), \
@@ -209,7 +215,7 @@ $(BUILD)/engine: $(call objects,$(ENGINE_SOURCES)) | $(SIM)
 	$(call link,$(ON_GPU))
 $(BUILD)/sim/libengine_kernels.so: $(call objects,bench/engine/kernels_host.cpp)
 	$(call link,-shared)
-$(BUILD)/demo-driver: $(call objects,$(DEMO_SOURCES)) $(BUILD)/libpolicy.a
+$(BUILD)/demo-driver: $(call objects,$(DEMO_SOURCES) $(CHART_SOURCES)) $(BUILD)/libpolicy.a
 	$(call link,)
 
 TEST_LIBS := $(BUILD)/libinner.a $(BUILD)/libengine.a $(BUILD)/libpolicy.a
@@ -243,7 +249,7 @@ $(BUILD)/tests/libraries/lib$(call name,$1).so: $(call objects,$1) | $(SIM)
 endef
 $(foreach s,$(LIBRARIES),$(eval $(call library,$s)))
 define bench
-$(BUILD)/bench/$(call name,$1): $(call objects,$1) $(TEST_LIBS) | $(SIM)
+$(BUILD)/bench/$(call name,$1): $(call objects,$1) $(BUILD)/libbench.a $(TEST_LIBS) | $(SIM)
 	$$(call link,$(call link_comment,$1) $$(ON_GPU))
 endef
 $(foreach s,$(BENCHES),$(eval $(call bench,$s)))

@@ -25,14 +25,16 @@ inline constexpr std::uint32_t kMostWeight = 10'000;
 enum class Level : std::uint8_t {
   rest,   // nothing
   brisk,  // warm stripes decay four times as fast
-  tight,  // warm stripes fall to what refilling needs; no growth above a tenant's target
-  bare,   // growth within minimums and for the aged claim only
+  tight,  // warm stripes fall to what refilling needs; nothing is kept warm beyond a target, no
+          // wish is met but the aged one; what runs grows on
+  bare,  // nothing is kept warm; growth within minimums and for the aged claim only
 };
 
 struct Rules {
-  // A wish that waited longer becomes the aged claim, which comes before all others. Shorter, and
-  // large claims break up the shares of others all the time; longer, and they wait for nothing.
-  Duration age = std::chrono::seconds(5);
+  // A wish that waited longer becomes the aged claim, which comes before all others and is given
+  // all there is. Shorter, and in a full pool everything goes to one large wish after the other;
+  // longer, and such wishes wait for nothing.
+  Duration age = std::chrono::seconds(10);
   // An aged claim that is not met in this time waits anew, as if it were young: else a wish that
   // nobody can meet would be the oldest for ever. Longer than a request lives, as a rule: so long
   // it can take until pages in use come free.
@@ -159,12 +161,20 @@ bool may_promise(const Pool& pool, std::span<const Tenant> tenants, std::size_t 
 // Needs at most kMostTenants.
 Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant now) noexcept;
 
+// What pages are asked for.
+enum class Purpose : std::uint8_t {
+  wish,     // the wish on record, so that new work can begin
+  running,  // work that runs and must grow: its engine cannot wait, and would throw it away
+  ahead,    // stripes to be kept warm
+};
+
 // How many of `wanted` pages `tenant` gets now, after a plan; a short grant is no error. Changes
 // nothing.
-Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
-                Pages wanted) noexcept;
+Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant, Pages wanted,
+                Purpose purpose = Purpose::wish) noexcept;
 // The same, and books it. Before the pages are created: the account may overstate.
-Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept;
+Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted,
+            Purpose purpose = Purpose::wish) noexcept;
 // Books what was granted, but not created after all, or what has been released.
 void give_back(Tenant& tenant, Pages pages) noexcept;
 

@@ -10,7 +10,9 @@ namespace {
 // Places in the span. On the stack: a plan allocates nothing.
 class Order {
  public:
-  void add(std::size_t place) { places_[count_++] = static_cast<std::uint16_t>(place); }
+  void add(std::size_t place) {
+    if (count_ < places_.size()) places_[count_++] = static_cast<std::uint16_t>(place);
+  }
   template <class Less>
   void sort(Less less) {
     std::sort(places_.begin(), places_.begin() + static_cast<std::ptrdiff_t>(count_), less);
@@ -90,11 +92,11 @@ class Settlement {
   // The oldest first. One that cannot be met as a whole is passed over for those that can: the
   // pages would lie there for nothing. Once it is aged, it is not passed any more, and takes what
   // it can get until it has all.
-  Pages settle(Pages kept_for_aged) {
+  Pages settle(Pages kept) {
     for (const auto place : queue_) {
       Tenant& claimer = tenants_[place];
       const Pages wanted = claim_beyond_floor(claimer);
-      if (!claimer.plan.aged) left_ = left_.minus_clamped(std::exchange(kept_for_aged, Pages()));
+      if (!claimer.plan.aged) left_ = left_.minus_clamped(std::exchange(kept, Pages()));
       if (!wanted) continue;
       if (wanted <= left_ || claimer.plan.aged) {
         claimer.plan.offer = std::min(wanted, left_);
@@ -103,7 +105,7 @@ class Settlement {
       const Pages lacks = wanted - claimer.plan.offer;
       if (lacks) meet(claimer, lacks);
     }
-    left_ = left_.minus_clamped(kept_for_aged);
+    left_ = left_.minus_clamped(kept);
     return unmet_;
   }
   Pages left() const { return left_; }
@@ -169,7 +171,7 @@ class Settlement {
 Pages settle_claims(Pool& pool, std::span<Tenant> tenants, const Rules& rules,
                     Pages spare) noexcept {
   Settlement settlement(tenants, rules, spare);
-  const Pages unmet = settlement.settle(bare_mark(pool.capacity()));
+  const Pages unmet = settlement.settle(tight_mark(pool.capacity()));
   pool.open = settlement.left();
   return unmet;
 }

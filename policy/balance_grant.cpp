@@ -49,29 +49,36 @@ namespace {
 struct Parts {
   Pages promised;  // its minimum, unconditional
   Pages offered;   // for its wish
-  Pages open;      // what nobody claims: up to the target, and beyond it where there is plenty
+  Pages open;      // what was offered to nobody
   Pages sum() const { return promised + offered + open; }
 };
 
-Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
-               Pages wanted) {
+Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant, Pages wanted,
+               Purpose purpose) {
   const Tenant& own = tenants[tenant];
   const Pages left = spare_for(pool, tenants, tenant);
   Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
   Parts parts;
   parts.promised = std::min(room, floor(own));
   room -= parts.promised;
-  parts.offered = std::min(room, own.plan.offer);
+  if (purpose == Purpose::wish) parts.offered = std::min(room, own.plan.offer);
   room -= parts.offered;
+
+  Pages offers;
+  for (const Tenant& t : tenants) offers += t.plan.offer;
+  const Pages unoffered = left.minus_clamped(floor(own)).minus_clamped(offers);
   const Pages before = own.charged + parts.promised + parts.offered;
-  Pages most = std::min(own.plan.target.minus_clamped(before), pool.open);
-  if (pool.level < Level::tight) {
-    const Pages kept = tight_mark(pool.capacity()) - bare_mark(pool.capacity());
-    most = std::max(most, pool.open.minus_clamped(kept));
+  Pages most = pool.level < Level::tight
+                   ? pool.open
+                   : std::min(pool.open, own.plan.target.minus_clamped(before));
+  if (purpose == Purpose::running) {
+    most = std::max(most, unoffered.minus_clamped(bare_mark(pool.capacity())));
   }
-  parts.open = std::min(room, most);
+  parts.open = std::min({room, most, unoffered});
   // A part of a wish would lie idle, or be taken again by an older one.
-  if (parts.sum() < std::min(wanted, missing(own))) parts.open = Pages();
+  if (purpose == Purpose::wish && parts.sum() < std::min(wanted, missing(own))) {
+    parts.open = Pages();
+  }
   const Pages rest = parts.sum() - whole(parts.sum(), own.stripe);
   // What does not make up a stripe stays, first of all what is open.
   const Pages from_open = std::min(rest, parts.open);
@@ -84,18 +91,19 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
 
 }  // namespace
 
-Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant,
-                Pages wanted) noexcept {
-  return parts_of(pool, tenants, tenant, wanted).sum();
+Pages grantable(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant, Pages wanted,
+                Purpose purpose) noexcept {
+  return parts_of(pool, tenants, tenant, wanted, purpose).sum();
 }
 
-Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted) noexcept {
-  const Parts parts = parts_of(pool, tenants, tenant, wanted);
+Pages grant(Pool& pool, std::span<Tenant> tenants, std::size_t tenant, Pages wanted,
+            Purpose purpose) noexcept {
+  const Parts parts = parts_of(pool, tenants, tenant, wanted, purpose);
   Tenant& own = tenants[tenant];
   own.charged += parts.sum();
   own.plan.reuse += parts.sum();  // else it could not use them before the next plan
   own.plan.offer -= parts.offered;
-  pool.open -= parts.open;
+  pool.open = pool.open.minus_clamped(parts.open);
   return parts.sum();
 }
 

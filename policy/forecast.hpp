@@ -122,7 +122,7 @@ class Warm {
   Pages high(Instant now) noexcept;
   // As many may stay, whole stripes: `high`, and of what was freed a share that falls smoothly to
   // nothing. Load comes in waves, and the next one finds the pages of the last; a pool in need gets
-  // them sooner.
+  // them sooner, and one that is bare all of them.
   Pages keep(Instant now, balance::Level level) noexcept;
 
   const Score& score() const noexcept { return score_; }

@@ -295,6 +295,7 @@ int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned fla
       result = got.result;
       blocks_taken += std::min(got.blocks, missing);
       ranges_taken += got.ranges;
+      refused = refused || process->clock().now() >= deadline;
       if (result != cache::Result::shortage || refused || ranges_taken == taken.size()) break;
     }
     for (std::size_t i = 0; i < ranges_taken; ++i) ranges[i] = {taken[i].first, taken[i].count};

@@ -24,6 +24,7 @@ void Cache::change(std::size_t stripe, State state, std::uint64_t live) noexcept
   const auto free_in = [&](State which) { return s.state == which ? free_of(stripe) : 0; };
   free_ready_ -= free_in(State::ready);
   free_draining_ -= free_in(State::draining);
+  free_vacant_ -= s.live == 0 ? free_in(State::ready) : 0;
   live_blocks_ += live - s.live;
   if ((s.live == 0) != (live == 0)) {
     const Pages pages = pages_of(stripe);
@@ -34,8 +35,17 @@ void Cache::change(std::size_t stripe, State state, std::uint64_t live) noexcept
   s.live = live;
   free_ready_ += free_in(State::ready);
   free_draining_ += free_in(State::draining);
-  available_.store(closed_ || lost_ ? 0 : free_ready_ + free_draining_, std::memory_order_relaxed);
+  free_vacant_ += s.live == 0 ? free_in(State::ready) : 0;
   place(stripe);
+  count_available();
+}
+
+// What acquire would give: see kept_for_others.
+void Cache::count_available() noexcept {
+  std::uint64_t blocks = free_ready_ + free_draining_;
+  if (under_press_) blocks -= free_draining_;
+  if (gated_ || pressed_) blocks -= free_vacant_;
+  available_.store(closed_ || lost_ ? 0 : blocks, std::memory_order_relaxed);
 }
 
 void Cache::place(std::size_t stripe) noexcept {
@@ -220,6 +230,7 @@ Pages Cache::press(Pages pages, bool gated) noexcept {
         found += pages_of(stripe);
       }
     }
+    count_available();
     wake = wake_if(pressed_ && index_.vacant() != 0 && sleeps_until_ > clock_.now());
   }
   if (wake) waker_.wake();

@@ -161,6 +161,7 @@ class Cache final : public Worker {
   std::uint64_t free_of(std::size_t stripe) const noexcept;
   void change(std::size_t stripe, State state, std::uint64_t live) noexcept;
   void place(std::size_t stripe) noexcept;
+  void count_available() noexcept;
   std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
                           std::size_t& used) noexcept;
   bool kept_for_others(std::size_t stripe) const noexcept;
@@ -219,6 +220,7 @@ class Cache final : public Worker {
   std::uint64_t live_blocks_ = 0;
   std::uint64_t free_ready_ = 0;     // free blocks of ready stripes
   std::uint64_t free_draining_ = 0;  // free blocks of draining stripes
+  std::uint64_t free_vacant_ = 0;    // free blocks of ready stripes without a live one
   std::uint64_t lost_blocks_ = 0;
   std::uint64_t expected_ = 0;
   std::uint64_t asked_ = 0;     // missing at the last acquire

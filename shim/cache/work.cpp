@@ -181,7 +181,8 @@ Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexc
 
 // ---- Letting go
 
-// Vacant stripes that are more than enough are marked; a fence taken after that covers all that was
+// Vacant stripes that are more than enough are marked, or that others wait for (callers who wait
+// for them here are in the pool's line with those); a fence taken after that covers all that was
 // launched while they were in use.
 bool Cache::mark_surplus(Instant now) noexcept {
   const std::lock_guard lock(mutex_);
@@ -193,7 +194,7 @@ bool Cache::mark_surplus(Instant now) noexcept {
   for (;;) {
     const std::size_t stripe = index_.to_drain();
     if (stripe == StripeIndex::kNone) break;
-    if (free_ready_ - free_of(stripe) < (!pressed_ ? keep : gated_ ? 0 : asked(now))) break;
+    if (free_ready_ - free_of(stripe) < (pressed_ ? 0 : keep)) break;
     pressed_ = pressed_.minus_clamped(pages_of(stripe));
     stripes_[stripe].ticket = 0;
     change(stripe, State::draining, 0);

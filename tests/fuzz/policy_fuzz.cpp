@@ -142,7 +142,7 @@ void check_claims(const PoolModel& m) {
   require(offered + m.pool.open <= left);
   std::sort(claims.begin(), claims.end(),
             [](const Tenant* a, const Tenant* b) { return goes_before(*a, *b); });
-  Pages kept = bare_mark(m.pool.capacity());
+  Pages kept = tight_mark(m.pool.capacity());
   for (const Tenant* t : claims) {
     const Pages wanted = claim_beyond_floor(*t);
     if (t->plan.aged) {
@@ -188,6 +188,9 @@ void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) 
   if (m.tenants.empty()) return;
   const std::size_t i = who % m.tenants.size();
   Tenant& t = m.tenants[i];
+  if (what >= 240) {
+    return m.grow(i, pages / 8, much % 2 == 0 ? Purpose::running : Purpose::ahead);
+  }
   switch (what % 20) {
     case 1:
       if (much % 4 == 0) m.die(i);

@@ -30,7 +30,12 @@ class PoolModel {
   static constexpr std::size_t kMost = 40;
   static constexpr std::uint64_t kPages = 600;
 
-  PoolModel() { pool.size = Pages(kPages); }
+  PoolModel() {
+    pool.size = Pages(kPages);
+    // Shorter than in a pool, as the requests are that live in this one.
+    rules.age = std::chrono::seconds(2);
+    rules.turn = std::chrono::seconds(8);
+  }
 
   Pool pool;
   std::vector<Tenant> tenants;
@@ -122,9 +127,22 @@ class PoolModel {
     t.want = Pages();
   }
 
+  // For work that runs, which grows without asking the gate, or ahead of any need.
+  void grow(std::size_t i, Pages pages, Purpose purpose) {
+    Tenant& t = tenants[i];
+    if (t.stopped) return;
+    const Pages got = take(i, pages, purpose);
+    const Pages before = t.charged;
+    create(i, got);
+    if (purpose == Purpose::running && t.charged == before && got && t.elastic) {
+      lives[i].running.push_back({got});
+      t.used += got;
+    }
+  }
+
   // A grant, checked: within the limits, in whole stripes, and of nothing that was offered to
   // others.
-  Pages take(std::size_t i, Pages wanted) {
+  Pages take(std::size_t i, Pages wanted, Purpose purpose = Purpose::wish) {
     plan();
     Tenant& t = tenants[i];
     const Pages before = t.charged;
@@ -133,7 +151,7 @@ class PoolModel {
     for (const Tenant& other : tenants) {
       if (other.id != t.id) offered += other.plan.offer;
     }
-    const Pages got = grant(pool, tenants, i, wanted);
+    const Pages got = grant(pool, tenants, i, wanted, purpose);
     require(t.charged == before + got && got <= wanted);
     require(got == whole(got, t.stripe));
     if (!got) return got;

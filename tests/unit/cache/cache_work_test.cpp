@@ -73,8 +73,10 @@ TEST_F(CacheWork, WhatOthersAreEntitledToIsNotPutToUseAgain) {
   rig().budget.set_pool(held - Pages(4));  // the pool grants it no more
   cache().press(Pages(4), true);
   ASSERT_EQ(rig().release({{64, 336}}), Result::ok);
+  const std::uint64_t available = cache().available();
   rig().acquire(400);  // waits for it, but others wait too
   EXPECT_LT(rig().last.blocks, 64U);
+  EXPECT_EQ(rig().last.blocks, available) << "said to be available";
   rig().work();
   rig().driver.finish();
   rig().work();

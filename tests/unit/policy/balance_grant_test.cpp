@@ -18,14 +18,14 @@ TEST(BalanceGrantTest, OthersFloorsStay) {
   Rig rig(1000);
   rig.add(0, 0);
   rig.add(100, 0, 600);
-  // All but the floor of 500 and the last per cent.
-  rig.wish(0, 390);
+  // All but the floor of 500 and two per cent.
+  rig.wish(0, 380);
   rig.plan();
-  EXPECT_EQ(rig.grantable(0, 390), Pages(390));
+  EXPECT_EQ(rig.grantable(0, 380), Pages(380));
   rig[1].used = Pages(100);
-  rig.wish(0, 391);
+  rig.wish(0, 381);
   rig.plan();
-  EXPECT_EQ(rig.grantable(0, 391), Pages(0));
+  EXPECT_EQ(rig.grantable(0, 381), Pages(0));
 }
 
 TEST(BalanceGrantTest, LimboCountsTowardsTheFloor) {
@@ -54,7 +54,7 @@ TEST(BalanceGrantTest, OlderClaimsComeFirst) {
   rig.wish(1, 250, seconds(3));
   rig.wish(2, 130, seconds(2));
   rig.plan();
-  // 400 are free, and the last per cent is left alone.
+  // 400 are free, and two per cent are left alone.
   EXPECT_EQ(rig.grantable(0, 150), Pages(0));
   EXPECT_EQ(rig.grantable(1, 250), Pages(250));
   EXPECT_EQ(rig.grantable(2, 130), Pages(130));
@@ -65,14 +65,14 @@ TEST(BalanceGrantTest, OlderClaimsComeFirst) {
 TEST(BalanceGrantTest, AClaimThatCannotBeMetIsPassedOver) {
   Rig rig(1000);
   for (int i = 0; i < 2; ++i) rig.add(300, 300);
-  rig.wish(0, 390, seconds(1));
+  rig.wish(0, 380, seconds(1));
   rig.wish(1, 450, seconds(4));
   rig.plan();
-  EXPECT_EQ(rig.grantable(0, 390), Pages(390));
+  EXPECT_EQ(rig.grantable(0, 380), Pages(380));
   EXPECT_EQ(rig.grantable(1, 450), Pages(0));
   rig.wish(1, 450, seconds(6));
   rig.plan();
-  EXPECT_EQ(rig.grantable(0, 390), Pages(0));
+  EXPECT_EQ(rig.grantable(0, 380), Pages(0));
   EXPECT_EQ(rig.grantable(1, 450), Pages(400));
 }
 
@@ -82,16 +82,16 @@ TEST(BalanceGrantTest, AWishIsMetAsAWhole) {
   rig.add(0, 0);
   rig.add(600, 600);
   rig.add(200, 200);
-  rig.wish(0, 190);
+  rig.wish(0, 180);
   rig.wish(1, 900);
   rig.wish(2, 900);
   rig[1].weight = 8;
   rig.plan();
   EXPECT_EQ(rig.target(0), Pages(100));
-  EXPECT_EQ(rig.grantable(0, 190), Pages(190));
+  EXPECT_EQ(rig.grantable(0, 180), Pages(180));
   // But only one at a time.
-  EXPECT_EQ(grant(rig.pool, rig.tenants, 0, Pages(190)), Pages(190));
-  rig[0].used = Pages(190);
+  EXPECT_EQ(grant(rig.pool, rig.tenants, 0, Pages(180)), Pages(180));
+  rig[0].used = Pages(180);
   rig.wish(0, 5);
   rig.plan();
   EXPECT_EQ(claim(rig[0]), Pages(0));
@@ -133,19 +133,45 @@ TEST(BalanceGrantTest, FloorsOfOlderClaimsAreNotSetAsideTwice) {
   EXPECT_EQ(rig.grantable(1, 150), Pages(150));
 }
 
-TEST(BalanceGrantTest, LeavesTheLastPerCentToTheAged) {
+TEST(BalanceGrantTest, WishesLeaveTwoPerCentButTheAgedOne) {
   Rig rig(1000);
   rig.add(500, 500);
   rig.add(450, 450);
-  rig.wish(1, 40);
+  rig.wish(1, 30);
   rig.plan();
-  EXPECT_EQ(rig.grantable(1, 40), Pages(40));
+  EXPECT_EQ(rig.grantable(1, 30), Pages(30));
+  rig.wish(1, 31);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(1, 31), Pages(0));
   rig.wish(1, 50);
   rig.plan();
   EXPECT_EQ(rig.grantable(1, 50), Pages(0));
   rig.wish(1, 50, seconds(6));
   rig.plan();
   EXPECT_EQ(rig.grantable(1, 50), Pages(50));
+}
+
+// Its engine could not wait for them, and would throw away what is done.
+TEST(BalanceGrantTest, WorkThatRunsGrowsIntoWhatWishesLeave) {
+  Rig rig(1000);
+  rig.add(500, 500);
+  rig.add(450, 450);
+  rig.wish(1, 30);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 30, Purpose::ahead), Pages(0));
+  EXPECT_EQ(rig.grantable(0, 30, Purpose::running), Pages(10));  // 30 offered, one per cent left
+  EXPECT_EQ(grant(rig.pool, rig.tenants, 0, Pages(10), Purpose::running), Pages(10));
+  EXPECT_EQ(rig.grantable(1, 30), Pages(30));
+}
+
+TEST(BalanceGrantTest, AnOfferIsForTheWishAlone) {
+  Rig rig(1000);
+  rig.add(500, 500);
+  rig.wish(0, 480);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 480, Purpose::ahead), Pages(0));
+  EXPECT_EQ(rig.grantable(0, 480, Purpose::running), Pages(10));
+  EXPECT_EQ(rig.grantable(0, 480), Pages(480));
 }
 
 TEST(BalanceGrantTest, BeyondTheTargetOnlyWhatNobodyClaims) {
@@ -173,6 +199,10 @@ TEST(BalanceGrantTest, BeyondTheTargetOnlyWhereThereIsPlenty) {
   rig.plan();
   EXPECT_EQ(rig.pool.level, Level::tight);
   EXPECT_EQ(rig.grantable(0, 5), Pages(0));
+  // Up to a target it may be.
+  rig[0].demand = Pages(503);
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 5), Pages(3));
 }
 
 TEST(BalanceGrantTest, WholeStripesOrNothing) {

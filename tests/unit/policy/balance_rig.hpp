@@ -16,7 +16,11 @@ struct Rig {
   Rules rules;
   Instant now{std::chrono::hours(1)};
 
-  explicit Rig(std::uint64_t pages) { pool.size = Pages(pages); }
+  explicit Rig(std::uint64_t pages) {
+    pool.size = Pages(pages);
+    rules.age = seconds(5);
+    rules.turn = seconds(30);
+  }
 
   // `used` of `charged` hold blocks. The demand is what is used.
   Tenant& add(std::uint64_t charged, std::uint64_t used, std::uint64_t min = 0) {
@@ -36,8 +40,8 @@ struct Rig {
     tenants[i].since = now - ago;
   }
   Pages plan() { return balance::plan(pool, tenants, rules, now); }
-  Pages grantable(std::size_t i, std::uint64_t pages) {
-    return balance::grantable(pool, tenants, i, Pages(pages));
+  Pages grantable(std::size_t i, std::uint64_t pages, Purpose purpose = Purpose::wish) {
+    return balance::grantable(pool, tenants, i, Pages(pages), purpose);
   }
   Pages target(std::size_t i) const { return tenants[i].plan.target; }
   Pages reclaim(std::size_t i) const { return tenants[i].plan.reclaim; }

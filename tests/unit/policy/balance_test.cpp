@@ -46,10 +46,10 @@ TEST(BalanceTest, WhatIsFreeIsNotTakenFromAnyone) {
   Rig rig(1000);
   rig.add(500, 0);
   rig.add(100, 100);
-  rig.wish(1, 390);
+  rig.wish(1, 380);
   EXPECT_EQ(rig.plan(), Pages(0));
   EXPECT_EQ(rig.reclaim(0), Pages(0));
-  rig.wish(1, 391);
+  rig.wish(1, 381);
   EXPECT_EQ(rig.plan(), Pages(0));
   EXPECT_EQ(rig.reclaim(0), Pages(1));
 }
@@ -87,6 +87,17 @@ TEST(BalanceTest, UsedPagesMinimumAndTargetAreSafe) {
   EXPECT_EQ(rig.reclaim(2), Pages(230));
 }
 
+TEST(BalanceTest, WhatIsOnItsWayServesOneClaim) {
+  Rig rig(1000);
+  rig.add(800, 0).leaving = Pages(120);
+  rig.add(100, 100);
+  rig.add(100, 100);
+  rig.wish(1, 100, seconds(2));
+  rig.wish(2, 100, seconds(1));
+  EXPECT_EQ(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.reclaim(0), Pages(80));
+}
+
 TEST(BalanceTest, WhatIsOnItsWayIsGoneAlready) {
   Rig rig(1000);
   rig.add(900, 0, 450).leaving = Pages(400);
@@ -109,6 +120,7 @@ TEST(BalanceTest, AMinimumIsSafeThoughThePoolCannotCoverIt) {
   rig.plan();
   EXPECT_EQ(rig.target(0), Pages(200));
   EXPECT_EQ(rig.reclaim(0), Pages(0));
+  EXPECT_TRUE(may_reuse(rig[0], Pages(350)));
 }
 
 TEST(BalanceTest, OfEqualVictimsTheSmallerIdComesFirst) {

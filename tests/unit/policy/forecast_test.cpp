@@ -139,6 +139,7 @@ TEST(WarmTest, OnlyWhatRefillingNeedsWhereThePoolIsTight) {
   warm.took(at(0), Pages(10), Pages(0));
   warm.freed(at(0), Pages(1000));
   EXPECT_EQ(warm.keep(at(0), balance::Level::tight), Pages(15));
+  EXPECT_EQ(warm.keep(at(0), balance::Level::bare), Pages(0));
   EXPECT_EQ(warm.keep(at(0), balance::Level::rest), Pages(31));
 }
 
