@@ -184,6 +184,7 @@ class Spread(vllm_engine.Executor):
     def __init__(self, vllm_config, ranks):
         self.vllm_config, self.ranks = vllm_config, ranks
         self.supported_tasks = ("generate",)
+        self.max_concurrent_batches = vllm_config.max_concurrent_batches
         self.scheduled, self.steps = [], []
 
     def get_kv_cache_specs(self):

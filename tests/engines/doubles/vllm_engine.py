@@ -210,9 +210,11 @@ def allocate_from(library):
 
 
 def make(vllm_config, library, make_executor=Executor):
-    """vLLM's EngineCore on the double of the library, which is also torch's allocator."""
+    """vLLM's EngineCore on the double of the library, which is also torch's allocator. None: this
+    process allocates nothing."""
     from vllm.v1.engine.core import EngineCore
-    allocate_from(library)
+    if library is not None:
+        allocate_from(library)
     executors = []
 
     def executor_class(settings):
