@@ -27,7 +27,7 @@ enum class Level : std::uint8_t {
   brisk,  // warm stripes decay four times as fast
   tight,  // warm stripes fall to what refilling needs; nothing is kept warm beyond a target, no
           // wish is met but the aged one; what runs grows on
-  bare,  // nothing is kept warm; growth within minimums and for the aged claim only
+  bare,   // nothing is kept warm; growth within minimums and for the aged claim only
 };
 
 struct Rules {
