@@ -63,6 +63,7 @@ class FileLedger final : public Ledger {
 
   void restate() noexcept;
   void plan() noexcept;
+  void plan_if_contested() noexcept;
   void claim(Pages wish) noexcept;
 
   PoolFile file_;
@@ -122,6 +123,12 @@ void FileLedger::plan() noexcept {
   layout::File& file = *file_.mapped();
   read_books(file, pool_, {}, books_);
   planning_.plan(file, books_, clock_.now());
+}
+
+void FileLedger::plan_if_contested() noexcept {
+  if (!Planning::contested(*file_.mapped())) return;
+  plan();
+  planning_.commit(*file_.mapped());
 }
 
 // What a request of this process waits for; none: nothing any more.
@@ -209,10 +216,7 @@ void FileLedger::uncharge(Pages pages) noexcept {
   if (!lock(kPatience)) return;
   restate();
   test_point("uncharge.after");
-  if (Planning::contested(*file_.mapped())) {
-    plan();
-    planning_.commit(*file_.mapped());
-  }
+  plan_if_contested();
   unlock();
 }
 
@@ -307,10 +311,7 @@ Pages FileLedger::reap(Bytes gpu_free) noexcept {
   bury_dead(file_, slot_, pool_, now);
   limbo_ = settle_limbo(*file_.mapped(), pool_, pages_down(gpu_free), now, books_);
   // Claims age, claimants die, and what was limbo may be free now.
-  if (Planning::contested(*file_.mapped())) {
-    plan();
-    planning_.commit(*file_.mapped());
-  }
+  plan_if_contested();
   unlock();
   return limbo_;
 }

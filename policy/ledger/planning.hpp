@@ -27,11 +27,6 @@ class Planning {
   void commit(layout::File& file) noexcept;
 
  private:
-  struct Ring {
-    bool victim = false;
-    bool claimant = false;
-  };
-
   std::span<balance::Tenant> tenants() noexcept { return {records_.data(), count_}; }
   balance::Tenant* find(std::uint32_t tenant) noexcept;
   void add_members(const layout::File& file, Pages pool, Instant now) noexcept;
