@@ -361,6 +361,14 @@ uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
   return cache ? cache->pressure() : 0;
 }
 
+int kvcached_cache_wait_pressure(kvcached_cache* handle, int64_t wait_ms) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  return code(cache->wait_pressure(process->clock().now() + duration(wait_ms)));
+}
+
 uint64_t kvcached_cache_available(kvcached_cache* handle) {
   Process* const process = Process::get();
   if (process == nullptr) return 0;

@@ -18,6 +18,7 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 # Of what goes back, so much after a step while requests run; all of it once idle.
 STRIPES_A_STEP = 2
 EVICTIONS_A_STEP = 32
+EVICTIONS_UNDER_PRESSURE = 512
 
 log = logging.getLogger("kvcached")
 
@@ -213,9 +214,14 @@ class Balloon:
             return
         queue = self.queue
         pressure = self.cache.pressure()
+        # While others wait, what only the prefix cache knows goes first.
+        keep_cached = min(self.keep_cached, max(0, queue.empty_cached_blocks - pressure))
+        surplus = queue.empty_cached_blocks - keep_cached
         if pressure or queue.aside:
-            self._give_way(pressure)
-        crowded = queue.empty or queue.empty_cached_blocks > self.keep_cached
+            self._give_way(pressure - surplus if pressure > surplus else 0)
+        if pressure:
+            self.keep = self.calm = 0  # nothing is kept for later
+        crowded = queue.empty or surplus
         if self.calm and not idle and not crowded:
             return
         if idle:
@@ -223,29 +229,28 @@ class Balloon:
             self.expect(0)
         if crowded:
             if idle:
-                self._hand_back(len(queue.held), self.total)
+                self._hand_back(keep_cached, len(queue.held), self.total)
             else:
-                self._hand_back(STRIPES_A_STEP, EVICTIONS_A_STEP)
+                self._hand_back(keep_cached, STRIPES_A_STEP, EVICTIONS_UNDER_PRESSURE if pressure
+                                else EVICTIONS_A_STEP)
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
 
     def _give_way(self, pressure):
-        """Others are entitled to so many of our blocks: nothing is kept for later, and the emptiest
-        stripes drain, so that the engine queues or preempts by its own means. One longest request
-        always fits."""
+        """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
+        the engine queues or preempts by its own means. One longest request always fits."""
         if not pressure:
             self.queue.pardon()
             return
-        self.keep = self.calm = 0
         spare = self.total - self.withheld - self.least
         self.queue.condemn(min(pressure, spare), STRIPES_A_STEP)
 
-    def _hand_back(self, most, evictions):
+    def _hand_back(self, keep_cached, most, evictions):
         queue, given = self.queue, []
         # Stripes that only the prefix cache keeps, the least recently used first.
-        while evictions > 0 and queue.empty_cached_blocks > self.keep_cached:
+        while evictions > 0 and queue.empty_cached_blocks > keep_cached:
             stripe = next(iter(queue.empty_cached))
             if queue.num_free_blocks - queue.held[stripe] < self.keep:
                 break

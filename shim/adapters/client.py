@@ -62,6 +62,7 @@ _SIGNATURES = {
     "cache_expect": [c_void_p, c_uint64],
     "cache_in_use": [c_void_p, c_uint64],
     "cache_pressure": [c_void_p],
+    "cache_wait_pressure": [c_void_p, c_int64],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
@@ -162,3 +163,7 @@ class Cache:
     def pressure(self):
         """Blocks that should be released soon, because others are entitled to their memory."""
         return self._library._cache_pressure(self._handle)
+
+    def wait_pressure(self, wait_ms):
+        """Until there is pressure: OK. By a thread of its own."""
+        return self._library._cache_wait_pressure(self._handle, wait_ms)

@@ -146,6 +146,15 @@ class Group:
         """Of the rank whose neighbours are entitled to most."""
         return max(self.file.head(rank)[group_file.PRESSURE] for rank in self.ranks)
 
+    def wait_pressure(self, wait_ms):
+        """Of the rank that hears of it first; looks once a second. By a thread of its own."""
+        end = time.monotonic() + wait_ms / 1000
+        while not self.pressure():
+            if time.monotonic() >= end:
+                return client.SHORT
+            time.sleep(1)
+        return client.OK
+
     def report(self, text):
         """What all ranks shall show as their state."""
         self.file.write_text(-1, text)

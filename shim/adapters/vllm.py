@@ -13,6 +13,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
   Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
   EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
   EngineCore.post_step: all launches of the step are out: take back
+  EngineCoreProc._handle_client_request: woken without one: take back, too (vllm_idle.py)
 
 With several GPUs the same seams are met in different processes (vllm_group.py).
 """
@@ -23,7 +24,7 @@ import logging
 import os
 import threading
 
-from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group
+from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group, vllm_idle
 
 # What every elastic engine runs through, in the scheduler's process and in a worker's. Of the two
 # model runners only one is used.
@@ -111,6 +112,8 @@ def engine_core(module):
                 self._kvcached = allocation
                 if ranks is not None:
                     ranks.watch(self)
+                if wakes:
+                    vllm_idle.watch(self, allocation.balloon, wakes)
             elif allocation is not None and allocation.elastic:
                 allocation.give_up(allocation.trouble_was or "no block pool came")
                 allocation.must_back()
@@ -131,14 +134,7 @@ def engine_core(module):
     def post_step(original):
         def wrapper(self, *args, **kwargs):
             result = original(self, *args, **kwargs)
-            allocation = self._kvcached
-            if allocation is not None:
-                balloon = allocation.balloon
-                if balloon.pool._kvcached is not None:
-                    try:
-                        balloon.settle(idle(self.scheduler))
-                    except Exception as error:
-                        balloon.fail(error)
+            settle(self)
             return result
         return wrapper
 
@@ -157,6 +153,17 @@ def engine_core(module):
         "shutdown": (("self",), shutdown),
     })
     module.EngineCore._kvcached = None
+    wakes = vllm_idle.wrap(module, settle)
+
+
+def settle(engine):
+    """At a moment when the engine moves no blocks. Never raises."""
+    allocation = engine._kvcached
+    if allocation is not None and allocation.balloon.pool._kvcached is not None:
+        try:
+            allocation.balloon.settle(idle(engine.scheduler))
+        except Exception as error:
+            allocation.balloon.fail(error)
 
 
 def idle(scheduler):

@@ -11,6 +11,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr Duration kLongestSleep = milliseconds(100);  // of a waiter: the pool tells nobody
+constexpr Duration kAnHour = std::chrono::hours(1);    // what may be added to any instant
 
 }  // namespace
 
@@ -245,7 +246,19 @@ Pages Cache::in_use_pages() const noexcept {
 void Cache::set_pressure(Pages pages) noexcept {
   const std::uint64_t bytes = bytes_of(pages).value;
   const std::uint64_t block = plan_.block_bytes().value;
-  pressure_ = (bytes + block - 1) / block;
+  const std::lock_guard lock(mutex_);
+  if (pressure_.exchange((bytes + block - 1) / block) == 0 && pages) progress_.notify_all();
+}
+
+Result Cache::wait_pressure(Instant deadline) noexcept {
+  std::unique_lock lock(mutex_);
+  for (;;) {
+    if (closed_ || lost_) return Result::lost;
+    if (pressure() != 0) return Result::ok;
+    const Instant now = clock_.now();
+    if (now >= deadline) return Result::shortage;
+    progress_.wait_for(lock, std::min<Duration>(deadline - now, kAnHour));
+  }
 }
 
 void Cache::pool_changed() noexcept {

@@ -122,6 +122,9 @@ class Cache final : public Worker {
   // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
   void set_pressure(Pages pages) noexcept;
   std::uint64_t pressure() const noexcept { return pressure_.load(std::memory_order_relaxed); }
+  // Waits until there is pressure. shortage: none came before the deadline; lost: closed, and there
+  // will be none.
+  Result wait_pressure(Instant deadline) noexcept;
   // The pool has room that it did not have before: worth trying again at once.
   void pool_changed() noexcept;
 

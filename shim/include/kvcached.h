@@ -182,6 +182,10 @@ KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
  * waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 
+/* Waits until kvcached_cache_pressure() is not 0, for a thread that lets an idle program give way.
+ * KVCACHED_SHORT: it stayed 0 for wait_ms; KVCACHED_LOST or KVCACHED_INVALID: the cache is gone. */
+KVCACHED_API int kvcached_cache_wait_pressure(kvcached_cache* cache, int64_t wait_ms);
+
 /* Blocks that acquire would give without waiting. Never waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_available(kvcached_cache* cache);
 

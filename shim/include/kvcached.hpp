@@ -151,6 +151,9 @@ class Cache {
   Result expect(std::uint64_t blocks) noexcept { return kvcached_cache_expect(handle_, blocks); }
   Result in_use(std::uint64_t blocks) noexcept { return kvcached_cache_in_use(handle_, blocks); }
   std::uint64_t pressure() const noexcept { return kvcached_cache_pressure(handle_); }
+  Result wait_pressure(Milliseconds wait) const noexcept {
+    return kvcached_cache_wait_pressure(handle_, wait.count());
+  }
   std::uint64_t available() const noexcept { return kvcached_cache_available(handle_); }
   Result describe(kvcached_cache_info& info) const noexcept {
     info.struct_size = sizeof info;

@@ -93,11 +93,12 @@ TEST_F(Caches, ReleasingWhatIsNotLiveIsRefused) {
 }
 
 TEST_F(Caches, IdleMemoryGoesBack) {
-  kvcached_cache* cache = make(4);
-  const auto ranges = acquire(cache, kBlocks / 2, 5000, KVCACHED_OK);
+  // On a large GPU 256 MiB stay warm, by whole stripes of up to 64 MiB a segment.
+  kvcached_cache* cache = make(3);
+  const auto ranges = acquire(cache, kBlocks, 5000, KVCACHED_OK);
   const auto full = describe(cache).backed_bytes;
   ASSERT_EQ(kvcached_cache_release(cache, ranges.data(), ranges.size()), KVCACHED_OK);
-  EXPECT_TRUE(eventually([&] { return describe(cache).backed_bytes < full / 4; }));
+  EXPECT_TRUE(eventually([&] { return describe(cache).backed_bytes < full * 2 / 3; }));
   EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
 }
 

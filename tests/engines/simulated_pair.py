@@ -1,5 +1,6 @@
 """Run under the preloaded library and the simulated driver by `simulated_test.py`: one of two
 engines of a pool. `simulated_pair.py greedy FILE` is full of requests until FILE is there;
+`simulated_pair.py resting FILE` sleeps behind a full prefix cache until FILE is there;
 `simulated_pair.py guest` has a burst of its own. Prints one line of JSON."""
 import json
 import os
@@ -40,6 +41,23 @@ def greedy(stop):
             "finished": len(engine.outputs)}
 
 
+def resting(stop):
+    """Requests with prompts of their own, which the prefix cache knows from then on; then none."""
+    engine = simulated_engine.worlds.Engine(
+        simulated_engine.Library(), blocks=simulated_engine.BLOCKS, queued=True,
+        max_num_seqs=64, budget=2048)
+    for i in range(60):
+        engine.add("r%d" % i, range(i * 1000, i * 1000 + 400), 40)
+    engine.run()
+    kept, wakes = simulated_engine.charged()[0], 0
+    print("full", flush=True)
+    while not os.path.exists(stop):
+        wakes += engine.sleep(0.1)
+        engine.check()
+    left = simulated_engine.charged()[0]
+    return {"kept": kept, "left": left, "wakes": wakes}
+
+
 def guest():
     engine = simulated_engine.worlds.Engine(
         simulated_engine.Library(), blocks=simulated_engine.BLOCKS, caching=False,
@@ -59,4 +77,5 @@ def guest():
 
 
 if __name__ == "__main__":
-    print(json.dumps(greedy(sys.argv[2]) if sys.argv[1] == "greedy" else guest()), flush=True)
+    roles = {"greedy": greedy, "resting": resting, "guest": guest}
+    print(json.dumps(roles[sys.argv[1]](*sys.argv[2:])), flush=True)

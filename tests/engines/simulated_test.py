@@ -77,6 +77,24 @@ class Simulated(unittest.TestCase):
         self.assertGreaterEqual(guest["peak"], 6 * MIB)
         self.assertLessEqual(greedy["least"], greedy["peak"] - 6 * MIB)
 
+    def test_a_resting_engine_drops_cached_prefixes_for_a_newcomer(self):
+        with tempfile.TemporaryDirectory() as folder:
+            stop = os.path.join(folder, "stop")
+            resting = self.pair(folder, "resting", stop, KVCACHED_NAME="resting",
+                                KVCACHED_POOL="140MiB", KVCACHED_PREFIX_CACHE="100%")
+            self.assertEqual(resting.stdout.readline(), "full\n")
+            guest = self.pair(folder, "guest", KVCACHED_NAME="guest")
+            out, _ = guest.communicate(timeout=120)
+            guest = json.loads(out)
+            pathlib.Path(stop).touch()
+            out, _ = resting.communicate(timeout=120)
+            resting = json.loads(out)
+        self.assertEqual(guest["finished"], 40)
+        self.assertGreater(resting["kept"], 100 * MIB)
+        self.assertGreater(resting["wakes"], 0)
+        self.assertGreater(guest["peak"], 140 * MIB - resting["kept"] + 20 * MIB)
+        self.assertLess(resting["left"], resting["kept"] - 20 * MIB)
+
     def test_switched_off_the_engine_is_alone_with_the_driver(self):
         done = self.run_engine(KVCACHED_DISABLE="1")
         self.assertNotEqual(done.returncode, 0)

@@ -132,6 +132,36 @@ class Idle(unittest.TestCase):
         engine = worlds.Engine(worlds.Library())
         self.assertEqual(engine.balloon.keep_cached, 10)
 
+    def test_a_waiting_peer_gets_what_only_the_prefix_cache_knows(self):
+        os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
+        library = worlds.Library()
+        engine = worlds.Engine(library, queued=True)
+        self.addCleanup(engine.cache.destroy)
+        self.burst(engine)
+        self.assertFalse(engine.sleep(0.1), "nobody waits")
+        library.pool_blocks = engine.cache.backed_blocks() - 20
+        self.assertTrue(engine.sleep(10), "the engine is woken")
+        engine.check()
+        # As much as that takes, by whole stripes.
+        self.assertLessEqual(engine.cache.backed_blocks(), library.pool_blocks)
+        self.assertGreater(engine.cache.backed_blocks(),
+                           library.pool_blocks - library.largest_stripe)
+
+    def test_a_busy_engine_drops_cached_blocks_before_it_drains(self):
+        os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
+        library = worlds.Library()
+        engine = worlds.Engine(library)
+        self.burst(engine)
+        library.pool_blocks = engine.cache.backed_blocks() - 20
+        engine.add("late", range(50000, 50100), 30)
+        for _ in range(4):
+            engine.step()
+        self.assertTrue(engine.busy())
+        self.assertEqual(engine.balloon.queue.aside, {})
+        self.assertLessEqual(engine.cache.backed_blocks(), library.pool_blocks)
+        engine.run()
+        engine.check()
+
     def test_a_reset_cache_gives_its_memory_back(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         engine = worlds.Engine(worlds.Library())

@@ -3,6 +3,7 @@ where $VLLM_SITE names an unpacked wheel, else a miniature with the same seams."
 import importlib
 import os
 import pathlib
+import queue
 import sys
 import types
 
@@ -61,10 +62,12 @@ def one_allocation():
 
 
 class Engine:
-    """An engine core on a double of the library. The settings are those of config()."""
+    """An engine core on a double of the library. The settings are those of config(). `queued`: it
+    takes its requests from a queue, in which it sleeps."""
 
-    def __init__(self, library, blocks=200, caching=True, **settings):
+    def __init__(self, library, blocks=200, caching=True, queued=False, **settings):
         self.library = library
+        self.queued = queued
         adapter.library = library
         make = self._make_wheel if SITE else self._make_miniature
         self.core = make(blocks, caching, settings)
@@ -72,7 +75,8 @@ class Engine:
         self.pool = self.core.scheduler.kv_cache_manager.block_pool
 
     def _make_wheel(self, blocks, caching, settings):
-        core = vllm_engine.make(vllm_engine.config(blocks, caching, **settings), self.library)
+        core = vllm_engine.make(vllm_engine.config(blocks, caching, **settings), self.library,
+                                input_queue=queue.Queue() if self.queued else None)
         self.steps = core.executor_double.steps
         return core
 
@@ -83,7 +87,9 @@ class Engine:
         config.budget = config.scheduler_config.max_num_batched_tokens
         config.max_num_seqs = config.scheduler_config.max_num_seqs
         config.watermark = config.scheduler_config.watermark
-        core = sys.modules["vllm.v1.engine.core"].EngineCore(config, miniature.Runner)
+        module = sys.modules["vllm.v1.engine.core"]
+        core = (module.EngineCoreProc if self.queued else module.EngineCore)(
+            config, miniature.Runner)
         self.steps = core.steps
         return core
 
@@ -144,6 +150,15 @@ class Engine:
                 return
             self.step()
         raise AssertionError("the engine does not come to an end")
+
+    def sleep(self, seconds):
+        """In the queue, and through one wake, if it comes in time. True when it did."""
+        try:
+            message = self.core.input_queue.get(timeout=seconds)
+        except queue.Empty:
+            return False
+        self.core._handle_client_request(*message)
+        return True
 
     def free_blocks(self):
         found = self.pool.free_block_queue.get_all_free_blocks()

@@ -1,6 +1,7 @@
 """A faithful double of the library's calls for adapters: a pool of stripes that grants late, grants
 less, or refuses, and that checks whatever it is told."""
 import random
+import time
 
 OK, INVALID, NOT_ELASTIC, SHORT, OFF = 0, -1, -2, -3, -4
 
@@ -120,7 +121,7 @@ class Cache:
         return [b for b in range(start, start + count) if b not in self.live]
 
     def backed_blocks(self):
-        return sum(self.ranges[i][1] for i in self.backed)
+        return sum(self.ranges[i][1] for i in list(self.backed))  # or a waiting thread stumbles
 
     def back_one(self):
         """One more stripe, unless the pool refuses or none is left."""
@@ -179,6 +180,16 @@ class Cache:
     def pressure(self):
         """As long as the pool has less than this cache holds, others are entitled to the rest."""
         return max(0, self.backed_blocks() - self.library.pool_blocks)
+
+    def wait_pressure(self, wait_ms):
+        end = time.monotonic() + wait_ms / 1000
+        while self.alive:
+            if self.pressure():
+                return OK
+            if time.monotonic() >= end:
+                return SHORT
+            time.sleep(0.005)
+        return INVALID
 
 
 def _runs(numbers):

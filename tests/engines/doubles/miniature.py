@@ -1,5 +1,7 @@
 """A miniature of vLLM's engine core: the same seams with the same rules for blocks, and nothing
 else. It stands in for the wheel where there is none. No text of it is vLLM's."""
+import enum
+import queue
 import types
 
 from doubles import tensors
@@ -202,6 +204,9 @@ class Scheduler:
         self.kv_cache_manager = KVCacheManager(kv_cache_config.num_blocks, caching, watermark)
         self.waiting, self.skipped_waiting, self.running = [], [], []
 
+    def has_requests(self):
+        return bool(self.running or self.waiting or self.skipped_waiting)
+
     def schedule(self, throttle_prefills=False):
         budget, plan, manager = self.max_num_scheduled_tokens, {}, self.kv_cache_manager
         preempted = False
@@ -324,6 +329,21 @@ class EngineCore:
         pass
 
 
+class EngineCoreRequestType(enum.Enum):
+    WAKEUP = b"\x05"
+
+
+class EngineCoreProc(EngineCore):
+    """An engine that takes its requests from a queue."""
+
+    def __init__(self, *args):
+        self.input_queue = queue.Queue()
+        super().__init__(*args)
+
+    def _handle_client_request(self, request_type, request):
+        assert request_type is EngineCoreRequestType.WAKEUP
+
+
 class Backend:
     """K and V of a block side by side, blocks first."""
 
@@ -372,6 +392,6 @@ MODULES = {m.__name__: m for m in (
     _module("vllm.v1.core.kv_cache_coordinator", KVCacheCoordinator),
     _module("vllm.v1.core.kv_cache_manager", KVCacheManager),
     _module("vllm.v1.core.sched.scheduler", Scheduler),
-    _module("vllm.v1.engine.core", EngineCore),
+    _module("vllm.v1.engine.core", EngineCore, EngineCoreProc, EngineCoreRequestType),
     _module("vllm.v1.worker.gpu_worker", Worker),
     _module("vllm.v1.worker.gpu.attn_utils", _allocate_kv_cache, init_kv_cache))}

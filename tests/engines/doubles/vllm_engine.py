@@ -209,10 +209,16 @@ def allocate_from(library):
         setattr(torch, name, function)
 
 
-def make(vllm_config, library, make_executor=Executor):
+def make(vllm_config, library, make_executor=Executor, input_queue=None):
     """vLLM's EngineCore on the double of the library, which is also torch's allocator. None: this
-    process allocates nothing."""
-    from vllm.v1.engine.core import EngineCore
+    process allocates nothing. With `input_queue`, as in a process of its own, but for the sockets."""
+    from vllm.v1.engine.core import EngineCore, EngineCoreProc
+
+    class Proc(EngineCoreProc):
+        def __init__(self, *args, **kwargs):
+            self.input_queue = input_queue
+            EngineCore.__init__(self, *args, **kwargs)
+
     if library is not None:
         allocate_from(library)
     executors = []
@@ -221,7 +227,8 @@ def make(vllm_config, library, make_executor=Executor):
         executors.append(make_executor(settings))
         return executors[-1]
 
-    engine = EngineCore(vllm_config, executor_class, log_stats=False)
+    engine = (EngineCore if input_queue is None else Proc)(vllm_config, executor_class,
+                                                           log_stats=False)
     executors[0].engine = engine
     engine.executor_double = executors[0]
     return engine

@@ -121,6 +121,31 @@ TEST_F(CacheThreads, WaitersAndNoAgent) {
   EXPECT_GE(rig_.cache->available(), 1'000U);
 }
 
+TEST_F(CacheThreads, WaitingForPressure) {
+  EXPECT_EQ(rig_.cache->wait_pressure(rig_.clock.now()), Result::shortage);
+  std::array<Result, 3> found{};
+  std::atomic<unsigned> answered{0};
+  const auto wait = [&](std::size_t i) {
+    found[i] = rig_.cache->wait_pressure(Instant::max());
+    ++answered;
+  };
+  std::thread first(wait, 0);
+  std::thread second(wait, 1);
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(answered, 0U);
+  rig_.cache->set_pressure(Pages(1));
+  first.join();
+  second.join();
+  EXPECT_EQ(rig_.cache->wait_pressure(Instant::max()), Result::ok) << "as long as there is some";
+  rig_.cache->set_pressure(Pages());
+  std::thread third(wait, 2);
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(answered, 2U);
+  rig_.cache->close();
+  third.join();
+  EXPECT_EQ(found, (std::array{Result::ok, Result::ok, Result::lost}));
+}
+
 TEST_F(CacheThreads, FreedUnderneath) {
   std::vector<std::thread> callers;
   for (unsigned id = 0; id < kCallers; ++id) {
