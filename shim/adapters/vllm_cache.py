@@ -6,7 +6,7 @@ import operator
 import os
 import sys
 
-from _kvcached import balloon, client, layout
+from _kvcached import balloon, client, layout, torch_segments
 
 PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
@@ -84,7 +84,8 @@ class Allocation:
             self.report("stock: the library passes through")
             return allocate()
         try:
-            tensors = allocate()
+            with torch_segments.plain(torch):
+                tensors = allocate()
         finally:
             self.library.tag_pop()
         try:

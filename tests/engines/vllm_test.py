@@ -1,6 +1,7 @@
 """The vLLM adapter on an engine core in this process: what a step may rely on, and equality with
 the engine alone."""
 import os
+import sys
 import types
 import unittest
 
@@ -169,6 +170,47 @@ class Idle(unittest.TestCase):
         self.assertGreater(len(engine.balloon.queue.cached), 10)
         self.assertTrue(engine.reset_prefix_cache())
         self.assertEqual(engine.cache.live, {0})
+
+
+class ExpandableSegments(unittest.TestCase):
+    def allocate(self, value, change):
+        """What torch was told, in order, and where the tensors were made among it."""
+        told = []
+        os.environ["PYTORCH_CUDA_ALLOC_CONF"] = value
+        self.addCleanup(os.environ.pop, "PYTORCH_CUDA_ALLOC_CONF")
+        torch = sys.modules["torch"]
+        torch.cuda.memory = types.SimpleNamespace(
+            _set_allocator_settings=lambda text: change(told, text))
+        self.addCleanup(delattr, torch.cuda, "memory")
+
+        class Told(worlds.Library):
+            def allocate(self, size):
+                told.append("a tensor")
+                return super().allocate(size)
+        self.engine = worlds.Engine(Told())
+        self.engine.add("a", range(100), 10)
+        self.engine.run()
+        self.engine.check()
+        return [text for number, text in enumerate(told) if text not in told[:number]]
+
+    def test_are_off_while_the_cache_is_made(self):
+        value = "max_split_size_mb:128, expandable_segments:True"
+        self.assertEqual(self.allocate(value, list.append),
+                         ["expandable_segments:False", "a tensor", value])
+
+    def test_of_no_interest(self):
+        self.assertEqual(self.allocate("expandable_segments:False", list.append), ["a tensor"])
+
+    def test_that_cannot_be_set(self):
+        for refused in ("True", "False"):
+            with self.subTest(refused=refused):
+                def change(told, text, refused=refused):
+                    told.append(text)
+                    if text.endswith(refused):
+                        raise ValueError(text)
+                self.allocate("expandable_segments:True", change)
+                self.assertTrue(self.engine.library.states[-1].startswith("elastic"))
+                self.doCleanups()
 
 
 class Ahead(unittest.TestCase):
