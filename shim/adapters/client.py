@@ -97,11 +97,12 @@ class Library:
 
     def register_model(self, name, layers, kv_heads, head_dim, bytes_per_element, max_seq_len,
                        block_tokens):
-        """Result code and the capacity in tokens of this tenant."""
+        """Result code, and the bytes that this tenant can have at most."""
         model = _Model(sizeof(_Model), name.encode(), layers, kv_heads, head_dim,
                        bytes_per_element, max_seq_len, block_tokens)
         info = _ModelInfo(sizeof(_ModelInfo))
-        return self._model_register(byref(model), byref(info)), info.capacity_tokens
+        code = self._model_register(byref(model), byref(info))
+        return code, info.capacity_tokens * info.bytes_per_token
 
     def create_cache(self, segments, blocks, pinned):
         """Result code and a Cache. `segments` are (base, stride, block_bytes), `pinned` are

@@ -1,5 +1,6 @@
 """vLLM: from the engine's KV allocation to an elastic cache with a balloon on its block pool."""
 
+import bisect
 import itertools
 import logging
 import operator
@@ -18,6 +19,9 @@ PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
 # Where schedulers keep the requests that do not run yet; a release has some of them.
 WAITING = ("waiting", "skipped_waiting", "kv_holding_waiting")
+
+# What an engine tells its front end once it is ready; the greatest length is part of it since 0.20.
+READY = "EngineCoreReadyResponse"
 
 log = logging.getLogger("kvcached")
 
@@ -53,6 +57,7 @@ class Allocation:
 
     def __init__(self, library, worker, kv_cache_config):
         self.library = library
+        self.worker = worker
         self.config = worker.vllm_config
         self.kv_cache_config = kv_cache_config
         self.blocks = kv_cache_config.num_blocks
@@ -144,13 +149,37 @@ class Allocation:
         if None in shape:
             return
         model = self.config.model_config
-        code, capacity = self.library.register_model(
+        code, limit = self.library.register_model(
             str(getattr(model, "served_model_name", None) or model.model),
             sum(len(group.layer_names) for group in groups), shape[0], shape[1],
             shape[2].itemsize, model.max_model_len, spec.block_size)
-        if code == client.OK and 0 < capacity < model.max_model_len:
-            log.warning("kvcached: the limit of this engine covers %d tokens, its longest request "
-                        "may have %d", capacity, model.max_model_len)
+        if code == client.OK:
+            self._fit(model, limit)
+
+    def _fit(self, model, limit):
+        """A request that never fits would wait for ever: of an engine that may have `limit` bytes,
+        only shorter ones are accepted, as vLLM does where it finds its greatest length by itself."""
+        code, stripes = self.cache.stripes()
+        a_block = sum(self.pieces.values()) // self.blocks
+        usable = 0
+        for _, count in stripes:
+            if (usable + count) * a_block > limit:
+                break
+            usable += count
+        most = self.most_tokens(usable - PINNED)
+        if code != client.OK or most >= model.max_model_len:
+            return
+        told = "max_model_len" in getattr(sys.modules.get("vllm.v1.engine"), READY,
+                                          type(None)).__dict__.get("__annotations__", ())
+        # With several GPUs the scheduler, which must know it, lives in another process.
+        if most < 1 or not told or self.config.parallel_config.world_size > 1:
+            log.warning("kvcached: the limit of this engine covers requests of %d tokens; longer "
+                        "ones, up to %d, would wait for ever", max(most, 0), model.max_model_len)
+            return
+        log.warning("kvcached: the limit of this engine covers requests of %d tokens; longer ones, "
+                    "up to %d, are refused", most, model.max_model_len)
+        model.max_model_len = most
+        self.worker.update_max_model_len(most)
 
     # ---- Block pool --------------------------------------------------------------------------
 
@@ -175,11 +204,21 @@ class Allocation:
         else:
             self.balloon.start()
 
-    def longest_request(self):
-        """Blocks that a request of the greatest length takes, at most."""
-        tokens = self.config.model_config.max_model_len
-        return min(self.blocks - 1, sum(1 - -tokens // group.kv_cache_spec.block_size
-                                        for group in self.kv_cache_config.kv_cache_groups))
+    def request_blocks(self, tokens):
+        """Blocks that a request of so many tokens takes, at most."""
+        in_flight = 2 * self.config.scheduler_config.max_num_batched_tokens
+        blocks = 0
+        for group in self.kv_cache_config.kv_cache_groups:
+            spec = group.kv_cache_spec
+            window = getattr(spec, "sliding_window", None)
+            kept = min(tokens, window + in_flight) if isinstance(window, int) else tokens
+            blocks += 1 - -kept // spec.block_size
+        return min(self.blocks - 1, blocks)
+
+    def most_tokens(self, blocks):
+        """Of the greatest request that surely fits into so many blocks."""
+        longest = self.config.model_config.max_model_len
+        return bisect.bisect_right(range(1, longest + 1), blocks, key=self.request_blocks)
 
     def _inflate(self, pool, cache):
         if len(pool.blocks) != self.blocks:
@@ -187,7 +226,8 @@ class Allocation:
                                  (len(pool.blocks), self.blocks))
         self.balloon = balloon.Balloon(pool, self.library, cache, self.elastic,
                                        prefix_cache_blocks(self.blocks, sum(self.pieces.values())),
-                                       self.longest_request(), self.report)
+                                       self.request_blocks(self.config.model_config.max_model_len),
+                                       self.report)
         pool._kvcached = self.balloon
 
     # ---- Giving up ---------------------------------------------------------------------------

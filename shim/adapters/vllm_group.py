@@ -150,8 +150,9 @@ def offer(rank, allocation, worker):
     try:
         if allocation.cache is not None and not allocation.trouble_was:
             watch(rank, allocation, worker)
+            longest = allocation.request_blocks(allocation.config.model_config.max_model_len)
             rank.offer(allocation.cache, allocation.blocks, sum(allocation.pieces.values()),
-                       allocation.longest_request(), vllm_cache.PINNED, lambda why: back_whole(allocation, why))
+                       longest, vllm_cache.PINNED, lambda why: back_whole(allocation, why))
     except Exception as error:
         allocation.give_up(error)
     if rank.cache is None and allocation.elastic:

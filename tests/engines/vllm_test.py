@@ -1,11 +1,13 @@
 """The vLLM adapter on an engine core in this process: what a step may rely on, and equality with
 the engine alone."""
+import importlib
 import os
 import sys
 import types
 import unittest
 
 import worlds
+from doubles import vllm_engine
 from checks import ONE_ALLOCATION, VARIANTS, Checks, pass_through
 
 
@@ -84,6 +86,38 @@ class Short(Checks):
             engine.run()
             outputs.append(engine.outputs)
         self.assertEqual(*outputs)
+
+
+class Limited(Checks):
+    """An engine whose tenant can never have what its longest request would take."""
+
+    def make(self, blocks, **settings):
+        library = worlds.Library(pool_blocks=blocks, first_stripe=4, largest_stripe=8)
+        library.limit = blocks * engine_block_bytes()
+        return library, worlds.Engine(library, **settings)
+
+    def test_longer_requests_are_refused_at_the_door(self):
+        for settings in VARIANTS:
+            with self.subTest(settings=settings):
+                if not reports_greatest_length():
+                    self.skipTest("this release does not tell its front end")
+                _, engine = self.make(28, **settings)
+                config = engine.config
+                most = config.model_config.max_model_len
+                self.assertLess(most, vllm_engine.MAX_MODEL_LEN)
+                self.assertGreater(most, 16 * 20)
+                # The longest that is accepted ends, beside others.
+                engine.add("longest", range(most - 40), 39)
+                engine.add("other", range(7000, 7300), 19)
+                engine.run()
+                engine.check()
+                self.assertEqual({name: len(t) for name, t in engine.outputs.items()},
+                                 {"longest": 39, "other": 19})
+
+    def test_what_the_limit_covers_is_left_alone(self):
+        _, engine = self.make(190)
+        self.assertEqual(engine.config.model_config.max_model_len,
+                         vllm_engine.MAX_MODEL_LEN)
 
 
 class Idle(unittest.TestCase):
@@ -371,6 +405,11 @@ class Trouble(Checks):
         engine.core.shutdown()
         self.assertIsNone(engine.balloon)
         self.assertEqual(engine.cache.releases, 0)
+
+
+def reports_greatest_length():
+    ready = getattr(importlib.import_module("vllm.v1.engine"), "EngineCoreReadyResponse", None)
+    return "max_model_len" in getattr(ready, "__annotations__", ())
 
 
 def engine_block_bytes():

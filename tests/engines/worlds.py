@@ -75,14 +75,15 @@ class Engine:
         self.pool = self.core.scheduler.kv_cache_manager.block_pool
 
     def _make_wheel(self, blocks, caching, settings):
-        core = vllm_engine.make(vllm_engine.config(blocks, caching, **settings), self.library,
+        self.config = vllm_engine.config(blocks, caching, **settings)
+        core = vllm_engine.make(self.config, self.library,
                                 input_queue=queue.Queue() if self.queued else None)
         self.steps = core.executor_double.steps
         return core
 
     def _make_miniature(self, blocks, caching, settings):
         miniature.library = self.library
-        config = vllm_engine.config(blocks, caching, **settings)
+        self.config = config = vllm_engine.config(blocks, caching, **settings)
         config.blocks, config.caching = blocks, caching
         config.budget = config.scheduler_config.max_num_batched_tokens
         config.max_num_seqs = config.scheduler_config.max_num_seqs

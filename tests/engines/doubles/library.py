@@ -25,6 +25,7 @@ class Library:
         self.refuse_whole = False
         self.caches = []
         self.states = []
+        self.limit = 1 << 40  # bytes that this tenant can have
         self.next_address = 0x7F0000000000
         self.models = []
 
@@ -70,7 +71,7 @@ class Library:
 
     def register_model(self, *shape):
         self.models.append(shape)
-        return OK, 1 << 40
+        return OK, self.limit
 
     def create_cache(self, segments, blocks, pinned):
         if self.refuse_create:

@@ -263,6 +263,9 @@ class Worker:
     def initialize_from_config(self, kv_cache_config):
         self.model_runner.initialize_kv_cache(kv_cache_config)
 
+    def update_max_model_len(self, max_model_len):
+        self.model_runner.update_max_model_len(max_model_len)
+
     def execute_model(self, scheduler_output):
         return self.model_runner.execute_model(scheduler_output)
 
@@ -329,6 +332,10 @@ class EngineCore:
         pass
 
 
+class EngineCoreReadyResponse:
+    max_model_len: int
+
+
 class EngineCoreRequestType(enum.Enum):
     WAKEUP = b"\x05"
 
@@ -374,6 +381,9 @@ class Runner:
     def __init__(self, vllm_config):
         self.vllm_config = vllm_config
 
+    def update_max_model_len(self, max_model_len):
+        self.max_model_len = max_model_len
+
     def initialize_kv_cache(self, kv_cache_config):
         self.views = MODULES["vllm.v1.worker.gpu.attn_utils"].init_kv_cache(
             [], {}, kv_cache_config)
@@ -392,6 +402,7 @@ MODULES = {m.__name__: m for m in (
     _module("vllm.v1.core.kv_cache_coordinator", KVCacheCoordinator),
     _module("vllm.v1.core.kv_cache_manager", KVCacheManager),
     _module("vllm.v1.core.sched.scheduler", Scheduler),
+    _module("vllm.v1.engine", EngineCoreReadyResponse),
     _module("vllm.v1.engine.core", EngineCore, EngineCoreProc, EngineCoreRequestType),
     _module("vllm.v1.worker.gpu_worker", Worker),
     _module("vllm.v1.worker.gpu.attn_utils", _allocate_kv_cache, init_kv_cache))}

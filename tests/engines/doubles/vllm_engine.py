@@ -95,6 +95,9 @@ class Runner:
     def __init__(self, vllm_config):
         self.vllm_config = vllm_config
 
+    def update_max_model_len(self, max_model_len):
+        self.max_model_len = max_model_len
+
     def initialize_kv_cache(self, kv_cache_config, **context):
         attn_utils = importlib.import_module("vllm.v1.worker.gpu.attn_utils")
         attn_utils.bind_kv_cache = lambda *arguments: None  # there are no layers
