@@ -256,6 +256,7 @@ int kvcached_cache_destroy(kvcached_cache* handle) {
   if (process == nullptr) return KVCACHED_OFF;
   const auto cache = process->forget(handle);
   if (!cache) return KVCACHED_INVALID;
+  cache->on_reclaim(nullptr);
   cache->close();
   process->agent().wake();
   // Its allocations can serve another cache only when it has let go of them.
@@ -359,6 +360,19 @@ uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
   if (process == nullptr) return 0;
   const auto cache = process->recall(handle);
   return cache ? cache->pressure() : 0;
+}
+
+int kvcached_cache_on_reclaim(kvcached_cache* handle, kvcached_reclaim_function function,
+                              void* user) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  if (function == nullptr)
+    cache->on_reclaim(nullptr);
+  else
+    cache->on_reclaim([=](std::uint64_t blocks) { function(handle, blocks, user); });
+  return KVCACHED_OK;
 }
 
 int kvcached_cache_wait_pressure(kvcached_cache* handle, int64_t wait_ms) {

@@ -1,5 +1,6 @@
 // Handing out blocks and taking them back: the side of a cache that never waits for the driver.
 #include <algorithm>
+#include <utility>
 
 #include "shim/cache/cache.hpp"
 #include "shim/cache/work_lock.hpp"
@@ -246,8 +247,20 @@ Pages Cache::in_use_pages() const noexcept {
 void Cache::set_pressure(Pages pages) noexcept {
   const std::uint64_t bytes = bytes_of(pages).value;
   const std::uint64_t block = plan_.block_bytes().value;
-  const std::lock_guard lock(mutex_);
-  if (pressure_.exchange((bytes + block - 1) / block) == 0 && pages) progress_.notify_all();
+  const std::uint64_t blocks = (bytes + block - 1) / block;
+  {
+    const std::lock_guard lock(mutex_);
+    if (pressure_.exchange(blocks) == 0 && blocks != 0) progress_.notify_all();
+  }
+  const std::lock_guard lock(reclaim_mutex_);
+  const bool rises = blocks > std::exchange(told_, blocks);
+  if (rises && tell_) tell_(blocks);
+}
+
+void Cache::on_reclaim(std::function<void(std::uint64_t)> tell) noexcept {
+  const std::lock_guard lock(reclaim_mutex_);
+  tell_ = std::move(tell);
+  told_ = 0;
 }
 
 Result Cache::wait_pressure(Instant deadline) noexcept {

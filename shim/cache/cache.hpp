@@ -11,6 +11,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -122,6 +123,10 @@ class Cache final : public Worker {
   // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
   void set_pressure(Pages pages) noexcept;
   std::uint64_t pressure() const noexcept { return pressure_.load(std::memory_order_relaxed); }
+  // Called by set_pressure(), on its thread, when the pressure rises above what it last told. It
+  // may release and ask, but not wait for this cache nor end it. None: no more calls, and none is
+  // under way any more.
+  void on_reclaim(std::function<void(std::uint64_t)> tell) noexcept;
   // Waits until there is pressure. shortage: none came before the deadline; lost: closed, and there
   // will be none.
   Result wait_pressure(Instant deadline) noexcept;
@@ -249,6 +254,10 @@ class Cache final : public Worker {
   std::atomic<std::uint64_t> available_{0};
   std::atomic<std::uint64_t> in_use_{kUntold};
   std::atomic<std::uint64_t> pressure_{0};
+
+  std::mutex reclaim_mutex_;  // held during the call; taken before mutex_
+  std::function<void(std::uint64_t)> tell_;
+  std::uint64_t told_ = 0;
 };
 
 }  // namespace kvcached::cache

@@ -182,6 +182,13 @@ KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
  * waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 
+/* Calls `function(cache, blocks, user)` on the library's thread each time kvcached_cache_pressure()
+ * rises. It may release blocks; it must not wait, and neither create nor destroy caches. NULL: no
+ * more calls; when it returns, none is under way. Replaces the function before. */
+typedef void (*kvcached_reclaim_function)(kvcached_cache* cache, uint64_t blocks, void* user);
+KVCACHED_API int kvcached_cache_on_reclaim(kvcached_cache* cache,
+                                           kvcached_reclaim_function function, void* user);
+
 /* Waits until kvcached_cache_pressure() is not 0, for a thread that lets an idle program give way.
  * KVCACHED_SHORT: it stayed 0 for wait_ms; KVCACHED_LOST or KVCACHED_INVALID: the cache is gone. */
 KVCACHED_API int kvcached_cache_wait_pressure(kvcached_cache* cache, int64_t wait_ms);

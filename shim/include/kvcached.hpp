@@ -151,6 +151,10 @@ class Cache {
   Result expect(std::uint64_t blocks) noexcept { return kvcached_cache_expect(handle_, blocks); }
   Result in_use(std::uint64_t blocks) noexcept { return kvcached_cache_in_use(handle_, blocks); }
   std::uint64_t pressure() const noexcept { return kvcached_cache_pressure(handle_); }
+  // `function` as in kvcached.h, or null.
+  Result on_reclaim(kvcached_reclaim_function function, void* user) noexcept {
+    return kvcached_cache_on_reclaim(handle_, function, user);
+  }
   Result wait_pressure(Milliseconds wait) const noexcept {
     return kvcached_cache_wait_pressure(handle_, wait.count());
   }

@@ -166,6 +166,14 @@ TEST_F(Balance, ABusyTenantIsToldWhatToDoWithout) {
   EXPECT_EQ(pressure, 0U);
 }
 
+TEST_F(Balance, ABusyTenantIsCalledBack) {
+  const Tenant a("a", environment());
+  EXPECT_EQ(a.ask("obey"), "obeying");
+  EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);
+  const Tenant b("b", environment());
+  EXPECT_EQ(b.number("acquire 3000 20000"), 3'000U);
+}
+
 TEST_F(Balance, AStoppedHoarderIsPassedOver) {
   const Tenant a("a", environment());
   EXPECT_GE(a.number("acquire 3000 20000"), 3'000U);

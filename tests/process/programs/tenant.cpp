@@ -6,12 +6,14 @@
 //   expect BLOCKS            wants so many kept ready: "expecting"
 //   ready                    "ready BLOCKS" that could be had at once
 //   pressure                 "pressure BLOCKS"
+//   obey                     from now on gives all back as soon as others want some: "obeying"
 #include <cuda.h>
 
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
+#include <mutex>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -32,6 +34,17 @@ CUdeviceptr allocate() {
   return result == CUDA_SUCCESS ? at : 0;
 }
 
+struct Held {
+  std::mutex mutex;
+  std::vector<kvcached_range> ranges;
+
+  void give_back(kvcached_cache* cache) {
+    const std::lock_guard lock(mutex);
+    kvcached_cache_release(cache, ranges.data(), ranges.size());
+    ranges.clear();
+  }
+};
+
 }  // namespace
 
 int main() {
@@ -50,7 +63,7 @@ int main() {
   kvcached_cache* cache = nullptr;
   if (kvcached_cache_create(&geometry, &cache) != KVCACHED_OK) return 3;
 
-  std::vector<kvcached_range> held;
+  Held held;
   std::printf("here\n");
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
@@ -63,19 +76,26 @@ int main() {
       std::vector<kvcached_range> ranges(256);
       std::size_t count = ranges.size();
       kvcached_cache_acquire(cache, blocks, 0, wait, ranges.data(), &count);
-      held.insert(held.end(), ranges.begin(), ranges.begin() + static_cast<std::ptrdiff_t>(count));
+      const std::lock_guard lock(held.mutex);
+      held.ranges.insert(held.ranges.end(), ranges.begin(),
+                         ranges.begin() + static_cast<std::ptrdiff_t>(count));
       std::uint64_t got = 0;
       for (std::size_t i = 0; i < count; ++i) got += ranges[i].count;
       std::printf("acquired %llu\n", static_cast<unsigned long long>(got));
     } else if (verb == "release") {
-      kvcached_cache_release(cache, held.data(), held.size());
-      held.clear();
+      held.give_back(cache);
       std::printf("released\n");
     } else if (verb == "expect") {
       kvcached_cache_expect(cache, blocks);
       std::printf("expecting\n");
     } else if (verb == "ready") {
       std::printf("ready %llu\n", static_cast<unsigned long long>(kvcached_cache_available(cache)));
+    } else if (verb == "obey") {
+      const auto obey = [](kvcached_cache* of, std::uint64_t, void* user) {
+        static_cast<Held*>(user)->give_back(of);
+      };
+      kvcached_cache_on_reclaim(cache, obey, &held);
+      std::printf("obeying\n");
     } else if (verb == "pressure") {
       std::printf("pressure %llu\n",
                   static_cast<unsigned long long>(kvcached_cache_pressure(cache)));

@@ -32,6 +32,19 @@ class CacheWork : public testing::Test {
   std::optional<Rig> rig_;
 };
 
+TEST_F(CacheWork, TellsWhenPressureRises) {
+  std::vector<std::uint64_t> told;
+  const auto note = [&](std::uint64_t blocks) { told.push_back(blocks); };
+  cache().set_pressure(Pages(1));
+  cache().on_reclaim(note);
+  for (const std::uint64_t pages : {2U, 2U, 1U, 2U, 0U, 1U}) cache().set_pressure(Pages(pages));
+  const std::uint64_t page = cache().pressure();
+  EXPECT_EQ(told, (std::vector{2 * page, 2 * page, page}));
+  cache().on_reclaim(nullptr);
+  cache().set_pressure(Pages(9));
+  EXPECT_EQ(told.size(), 3U);
+}
+
 TEST_F(CacheWork, KeepsReadyWhatIsExpected) {
   cache().expect(100);
   EXPECT_EQ(rig().waker.wakes(), 1U);
