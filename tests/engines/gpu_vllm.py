@@ -40,8 +40,6 @@ PARTS = {
     # Room for all that the bursts leave behind, so that hits are the same as in stock.
     "graphs-elastic": ("graphs", True, {"KVCACHED_PREFIX_CACHE": "50%"}),
     "graphs-elastic-uncached": ("graphs", True, {"KVCACHED_PREFIX_CACHE": "0"}),
-    "eager-elastic-expandable": ("eager", True,
-                                 {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
 }
 
 
