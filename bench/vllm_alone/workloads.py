@@ -65,7 +65,7 @@ PLANS = {
         Burst("burst after idle", SHORT, 192),
         Burst("long", LONG, 32),
         Steady("steady 0.8", SHORT, load=0.8, seconds=6),
-        Steady("shared 0.5", SHARED, load=0.5, seconds=4),
+        Steady("shared 0.5", SHARED, load=0.5, seconds=3),
     ),
     "offline": (
         Burst("long", LONG, 32),
