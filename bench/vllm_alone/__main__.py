@@ -1,4 +1,4 @@
-"""vLLM on one GPU, stock and elastic in turns: speed, latency, memory, tokens.
+"""A stock and an elastic vLLM on one GPU, in turns: speed, latency, memory, tokens, start-up.
 
     python3 bench/vllm_alone measure --site SITE --results DIR [--deadline SECONDS]
     python3 bench/vllm_alone report DIR
@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
 
-from vllm_alone import gpu, report, runner, runs, workloads  # noqa: E402
+from vllm_alone import gpu, report, runner  # noqa: E402
 
 ROOT = HERE.parent.parent
 BAD_INPUT = 2
@@ -44,7 +44,7 @@ def positive(kind):
 def parser():
     whole = Parser(prog="vllm_alone", description=__doc__.split("\n")[0])
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="measure|report")
-    measure = verbs.add_parser("measure", help="go on with the runs that a folder lacks")
+    measure = verbs.add_parser("measure", help="go on with the rounds that a folder lacks")
     measure.add_argument("--site", type=pathlib.Path,
                          help="a folder with an unpacked vLLM; without one, --python has it")
     measure.add_argument("--model", type=pathlib.Path,
@@ -54,21 +54,21 @@ def parser():
     measure.add_argument("--build", type=pathlib.Path, default=ROOT / "build",
                          help="the folder with libkvcached.so and kvcached (build)")
     measure.add_argument("--results", type=pathlib.Path, default=ROOT / "build" / "vllm-alone",
-                         help="one JSON file a run, logs, the report (build/vllm-alone)")
+                         help="one JSON file a round and engine, logs, the report (build/vllm-alone)")
     measure.add_argument("--work", type=pathlib.Path, help="caches of compiled kernels",
                          default=pathlib.Path(tempfile.gettempdir()) / "kvcached-vllm-alone")
     measure.add_argument("--rounds", type=positive(int), default=5, help="(%(default)s)")
-    measure.add_argument("--modes", default=",".join(runs.MODES), help="(%(default)s)")
+    measure.add_argument("--modes", default=",".join(runner.MODES), help="(%(default)s)")
     measure.add_argument("--deadline", type=positive(float), default=float("inf"),
-                         metavar="SECONDS", help="start no run that might end later than this")
-    measure.add_argument("--run-limit", type=positive(float), default=540.0, metavar="SECONDS",
-                         help="the most that one run may take (%(default)s)")
+                         metavar="SECONDS", help="start no round that might end later than this")
+    measure.add_argument("--run-limit", type=positive(float), default=300.0, metavar="SECONDS",
+                         help="the most that the start of a mode's engines, or one round, may take "
+                              "(%(default)s)")
+    measure.add_argument("--utilization", type=positive(float), default=0.45, metavar="SHARE",
+                         help="of the GPU's memory for each of the two engines (%(default)s)")
     measure.add_argument("--gpu", type=int, metavar="N", help="which GPU, by its bus order (0)")
     measure.add_argument("--set", action="append", default=[], metavar="KVCACHED_NAME=VALUE",
-                         dest="setting", help="a setting of the elastic runs")
-    measure.add_argument("--py-spy", action="store_true",
-                         help="look at the scheduler thread after each run over HTTP, if py-spy "
-                              "is there")
+                         dest="setting", help="a setting of the elastic engine")
     measure.add_argument("--tiny", action="store_true",
                          help="a fraction of the load, to try the benchmark")
     verbs.add_parser("report", help="table and picture of a folder").add_argument(
@@ -85,6 +85,8 @@ def check(options):
         refuse("--site %s: no vllm in it" % options.site)
     if not options.model and not options.site:
         refuse("give --site, or --model")
+    if options.utilization >= 0.5:
+        refuse("--utilization %g: two engines do not fit" % options.utilization)
     options.model = options.model or options.site / "_bundle"
     if not (options.model / "config.json").is_file():
         refuse("--model %s: no config.json in it" % options.model)
@@ -93,8 +95,8 @@ def check(options):
             refuse("--build %s: no %s in it" % (options.build, name))
     options.modes = options.modes.split(",")
     for mode in options.modes:
-        if mode not in runs.MODES:
-            refuse("--modes: %s is none of %s" % (mode, ", ".join(runs.MODES)))
+        if mode not in runner.MODES:
+            refuse("--modes: %s is none of %s" % (mode, ", ".join(runner.MODES)))
     for setting in options.setting:
         if not setting.startswith("KVCACHED_") or "=" not in setting:
             refuse("--set %s: not KVCACHED_NAME=VALUE" % setting)
@@ -112,6 +114,7 @@ def say(text):
 
 def stop(number, _):
     """As an exception, so that engines are ended on the way out."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # not while they end
     sys.exit(128 + number)
 
 

@@ -1,10 +1,10 @@
 """How vLLM is started, stock or elastic, and what `kvcached stat` says of it."""
 import json
 import os
+import re
 import subprocess
 
 MODEL_NAME = "m"
-UTILIZATION = 0.9
 SEED = 0
 
 
@@ -28,7 +28,8 @@ def environment(options, mode, elastic, pool, library_log):
     if options.gpu is not None:
         env.update(CUDA_VISIBLE_DEVICES=str(options.gpu), CUDA_DEVICE_ORDER="PCI_BUS_ID")
     if mode == "invariant":
-        env["VLLM_BATCH_INVARIANT"] = "1"
+        # Its endpoints for developers include the one that forgets all prefixes.
+        env.update(VLLM_BATCH_INVARIANT="1", VLLM_SERVER_DEV_MODE="1")
     if elastic:
         env.update(LD_PRELOAD=str(options.build / "libkvcached.so"), KVCACHED_DIR=str(pool),
                    KVCACHED_LOG_FILE=str(library_log))
@@ -36,16 +37,19 @@ def environment(options, mode, elastic, pool, library_log):
     return env
 
 
-def server_command(options, port):
-    return [options.python, "-m", "vllm.entrypoints.cli.main", "serve", str(options.model),
+VLLM = ("-m", "vllm.entrypoints.cli.main")
+
+
+def server_command(options, port, program=VLLM):
+    return [options.python, *program, "serve", str(options.model),
             "--served-model-name", MODEL_NAME, "--load-format", options.load_format,
             "--skip-tokenizer-init", "--host", "127.0.0.1", "--port", str(port),
-            "--gpu-memory-utilization", str(UTILIZATION), "--seed", str(SEED)]
+            "--gpu-memory-utilization", str(options.utilization), "--seed", str(SEED)]
 
 
 def llm_arguments(options):
     return {"model": str(options.model), "load_format": options.load_format,
-            "skip_tokenizer_init": True, "gpu_memory_utilization": UTILIZATION, "seed": SEED,
+            "skip_tokenizer_init": True, "gpu_memory_utilization": options.utilization, "seed": SEED,
             "disable_log_stats": True}
 
 
@@ -60,6 +64,12 @@ def stat(options, pool):
         return json.loads(done.stdout) if done.stdout.strip() else None
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError):
         return None
+
+
+def cache_mib(log):
+    """The size of the KV cache by vLLM's own log; None where it does not say."""
+    found = re.search(r"Available KV cache memory: ([0-9.]+) GiB", log.read_text(errors="replace"))
+    return float(found[1]) * 1024 if found else None
 
 
 def adapter_states(shown):

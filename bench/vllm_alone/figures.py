@@ -1,35 +1,66 @@
-"""What the records of runs say: values of one run, and stock beside elastic over the rounds."""
+"""What the records say: values of one round, and stock beside elastic over the rounds."""
 import statistics
 
 from . import workloads
 from .client import percentile
 
-LEAST_FOR_P99 = 50   # requests of one run
+LEAST_FOR_P99 = 50   # requests of one round
 # Metric: (better is, limit of the ratio elastic / stock). Others have no goal.
 GOALS = {"tokens/s": ("at least", 0.99)}
 GOALS.update({name + share: ("at most", 1.03) for name in ("TTFT ", "TPOT ")
               for share in ("p50 ms", "p99 ms")})
 STARTUP_LIMIT_S = 0.5
+IDLE_LIMIT_MIB = 600.0   # above weights, activations and context, so long after a burst:
+IDLE_S = 10.0
+PREFIX_CACHE = "5%"      # the default of KVCACHED_PREFIX_CACHE
+SHARES = {"p50 ms": 0.5, "p99 ms": 0.99}
 # A steady load's tokens per second say how much was asked, not how much the engine can do.
 BURSTS = {step.name for steps in workloads.PLANS.values() for step in steps
           if isinstance(step, workloads.Burst)}
 
 
+def samples(record):
+    """{(workload, "TTFT" or "TPOT"): a value for each request}"""
+    found = {(name, metric): [value for r in repeats for value in r.get(key, ())]
+             for name, repeats in record["workloads"].items()
+             for metric, key in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"))}
+    return {key: values for key, values in found.items() if values}
+
+
+def percentiles(samples):
+    """{(workload, metric): value}, the p99 where there are requests enough."""
+    return {(name, "%s %s" % (metric, label)): percentile(values, share)
+            for (name, metric), values in samples.items() for label, share in SHARES.items()
+            if share == 0.5 or len(values) >= LEAST_FOR_P99}
+
+
 def values(record):
-    """Figures of one run by (workload, metric)."""
+    """Figures of one round by (workload, metric)."""
     found = {}
     for name, repeats in record["workloads"].items():
         if name in BURSTS:
             found[name, "tokens/s"] = statistics.median(r["tokens"] / r["seconds"] for r in repeats)
-        for metric, key in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms")):
-            pooled = [value for r in repeats for value in r.get(key, ())]
-            if pooled:
-                found[name, metric + " p50 ms"] = percentile(pooled, 0.5)
-            if len(pooled) >= LEAST_FOR_P99:
-                found[name, metric + " p99 ms"] = percentile(pooled, 0.99)
         gaps = [r["itl_ms"] for r in repeats if r.get("itl_ms")]
         for share in ("p50", "p99") if gaps else ():
             found[name, "ITL %s ms" % share] = statistics.median(g[share] for g in gaps)
+    found.update(percentiles(samples(record)))
+    order = list(record["workloads"])
+    return dict(sorted(found.items(), key=lambda item: order.index(item[0][0])))
+
+
+def pooled(records):
+    """The same of several rounds of one engine taken as one."""
+    together, work = {}, {}
+    for record in records:
+        for key, found in samples(record).items():
+            together.setdefault(key, []).extend(found)
+        for name, repeats in record["workloads"].items():
+            if name in BURSTS:
+                tokens, seconds = work.get(name, (0, 0))
+                work[name] = (tokens + sum(r["tokens"] for r in repeats),
+                              seconds + sum(r["seconds"] for r in repeats))
+    found = percentiles(together)
+    found.update({(name, "tokens/s"): tokens / seconds for name, (tokens, seconds) in work.items()})
     return found
 
 
@@ -54,6 +85,7 @@ class Row:
         self.mode, self.workload, self.metric = mode, workload, metric
         self.by_kind = {"stock": [], "elastic": []}
         self.ratios = []
+        self.pooled = None  # the ratio of all rounds taken as one
 
     def ratio(self):
         return statistics.median(self.ratios) if self.ratios else None
@@ -76,23 +108,30 @@ class Row:
 
 def rows(records, mode):
     """In the order in which the workloads ran."""
-    found = {}
+    found, compared = {}, {"stock": [], "elastic": []}
     for pair in rounds(records, mode).values():
         measured = {kind: values(record) for kind, record in pair.items()}
         for kind, figures in measured.items():
             for key, value in figures.items():
                 found.setdefault(key, Row(mode, *key)).by_kind[kind].append(value)
         if comparable(pair):
+            for kind, record in pair.items():
+                compared[kind].append(record)
             for key in measured["stock"].keys() & measured["elastic"].keys():
                 if measured["stock"][key]:
                     found[key].ratios.append(measured["elastic"][key] / measured["stock"][key])
-    return list(found.values())
+    stock, elastic = (pooled(compared[kind]) for kind in ("stock", "elastic"))
+    for key in stock:
+        if elastic.get(key) and stock[key]:
+            found.setdefault(key, Row(mode, *key)).pooled = elastic[key] / stock[key]
+    order = list(dict.fromkeys(name for name, _ in found))
+    return sorted(found.values(), key=lambda row: order.index(row.workload))
 
 
-def startups(records, mode):
-    """Seconds by kind, and elastic minus stock of each pair."""
+def startups(records):
+    """Seconds by kind, and elastic minus stock of each pair, of starts alone."""
     by_kind, more = {"stock": [], "elastic": []}, []
-    for pair in rounds(records, mode).values():
+    for pair in rounds(records, "start").values():
         for kind, record in pair.items():
             by_kind[kind].append(record["startup_s"])
         if comparable(pair):
@@ -101,28 +140,68 @@ def startups(records, mode):
 
 
 def tokens(records, mode):
-    """How many requests were compared; on how many of them all stock runs agree; in how many of
-    these an elastic run differs; and how many runs of each kind there are. None without both."""
+    """How many requests were compared; on how many of them all stock rounds agree; in how many of
+    these an elastic round differs; and how many rounds of each kind there are. None without both.
+    Where each round has prompts of its own, only rounds of one number are compared."""
     outputs = {"stock": [], "elastic": []}
     for record in records.values():
         if record["mode"] == mode:
             outputs[record["kind"]].append({
-                (name, repeat, number): digest
+                (name, None if mode == "invariant" else record["round"], repeat, number): digest
                 for name, repeats in record["workloads"].items()
                 for repeat, figures in enumerate(repeats)
                 for number, digest in enumerate(figures["digests"])})
-    if not outputs["stock"] or not outputs["elastic"]:
+    stock = {}
+    for output in outputs["stock"]:
+        for key, digest in output.items():
+            stock.setdefault(key, set()).add(digest)
+    compared = {key for output in outputs["elastic"] for key in output} & stock.keys()
+    if not compared:
         return None
-    first = outputs["stock"][0]
-    agreed = [key for key in first if all(o.get(key) == first[key] for o in outputs["stock"])]
-    differ = [key for key in agreed if any(o.get(key) != first[key] for o in outputs["elastic"])]
-    return {"requests": len(first), "agreed": len(agreed), "differ": len(differ),
+    agreed = {key for key in compared if len(stock[key]) == 1}
+    differ = {key for key in agreed for output in outputs["elastic"]
+              if key in output and output[key] not in stock[key]}
+    return {"requests": len(compared), "agreed": len(agreed), "differ": len(differ),
             "differ_in": sorted({key[0] for key in differ}),
             "runs": {kind: len(o) for kind, o in outputs.items()}}
 
 
+def idle_memory(records, mode, settings):
+    """What elastic engines keep IDLE_S after a burst above weights, activations and context, which
+    is what stock has then without its KV cache: (MiB of each pair, the limit in MiB). The limit is
+    None where no pair tells."""
+    kept, limit = [], None
+    for pair in rounds(records, mode).values():
+        if not comparable(pair) or not all(pair[kind].get("cache_mib") for kind in pair):
+            continue
+        used = {kind: after_burst(record) for kind, record in pair.items()}
+        if None not in used.values():
+            kept.append(used["elastic"] - (used["stock"] - pair["stock"]["cache_mib"]))
+            cap = cap_mib(settings.get("KVCACHED_PREFIX_CACHE", PREFIX_CACHE),
+                          pair["elastic"]["cache_mib"])
+            limit = IDLE_LIMIT_MIB + cap
+    return kept, limit
+
+
+def after_burst(record):
+    """MiB at IDLE_S into the rest."""
+    curves = [phase["curve"] for phase in record["memory"]["phases"].values() if "curve" in phase]
+    reached = [used for at, used in curves[0] if at <= IDLE_S] if curves else []
+    return reached[-1] if reached else None
+
+
+def cap_mib(text, cache_mib):
+    """A size or a share of the cache, as KVCACHED_PREFIX_CACHE has it."""
+    text = text.strip()
+    if text.endswith("%"):
+        return float(text[:-1]) / 100 * cache_mib
+    units = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "TIB": 1 << 40}
+    number = text.rstrip("BbGgIiKkMmTt")
+    return min(float(number) * units[text[len(number):].strip().upper()] / (1 << 20), cache_mib)
+
+
 def memory(records, mode, kind):
-    """Medians over the runs, in MiB above what was used before the engine's start, by moment."""
+    """Medians over the rounds, in MiB, by moment."""
     seen = {}
     for pair in rounds(records, mode).values():
         figures = pair.get(kind, {}).get("memory", {})

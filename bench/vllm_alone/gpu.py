@@ -1,4 +1,4 @@
-"""The GPU from outside: its name, and the memory in use on all of it, by NVML."""
+"""The GPU from outside, by NVML: its name, the memory in use on all of it, and by which process."""
 import ctypes
 import threading
 import time
@@ -9,6 +9,15 @@ LIBRARIES = ("libnvidia-ml.so.1", "/usr/local/nvidia/lib64/libnvidia-ml.so.1")
 
 class _Memory(ctypes.Structure):
     _fields_ = [(name, ctypes.c_ulonglong) for name in ("total", "free", "used")]
+
+
+class _Process(ctypes.Structure):
+    _fields_ = [("pid", ctypes.c_uint), ("used", ctypes.c_ulonglong),
+                ("gpu_instance", ctypes.c_uint), ("compute_instance", ctypes.c_uint)]
+
+
+MOST_PROCESSES = 64
+NOT_AVAILABLE = (1 << 64) - 1
 
 
 class Gpu:
@@ -49,6 +58,16 @@ class Gpu:
             return None
         return memory.used / MIB
 
+    def processes_mib(self):
+        """{process: MiB, or None where the driver does not tell}. The numbers may be those of
+        another name space than ours."""
+        count, found = ctypes.c_uint(MOST_PROCESSES), (_Process * MOST_PROCESSES)()
+        if self.nvml is None or self.nvml.nvmlDeviceGetComputeRunningProcesses_v3(
+                self.device, ctypes.byref(count), found) != 0:
+            return {}
+        return {p.pid: None if p.used in (0, NOT_AVAILABLE) else p.used / MIB
+                for p in found[:count.value]}
+
     def wait_until_free(self, baseline, limit=20.0):
         """Memory of engines that have ended comes back a moment later."""
         end = time.monotonic() + limit
@@ -60,31 +79,60 @@ class Gpu:
 
 
 class Watch:
-    """Samples the memory in use, in a thread, as (time.time(), MiB above the start)."""
+    """Samples the memory in use, in a thread. The engines that it is of start one after the other:
+    a process that appears belongs to the one that was started last."""
 
-    def __init__(self, gpu, every=0.05):
+    def __init__(self, gpu, every=0.1):
         self.gpu = gpu
         self.every = every
-        self.before = gpu.used_mib()
-        self.samples = []
+        self.samples = []  # (time.time(), MiB on the whole GPU, {process: MiB or None})
+        self.starts = []   # (engine, MiB on the whole GPU before it)
+        self.owners = {}   # process: engine; None for those that were there before
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self):
-        if self.before is not None:
+        if self.gpu.used_mib() is not None:
+            self._own(self.gpu.processes_mib())
             self.thread.start()
         return self
 
     def __exit__(self, *_):
         self.stopped.set()
-        if self.before is not None:
+        if self.thread.ident:
             self.thread.join()
+
+    def starting(self, engine):
+        self.starts.append((engine, self.gpu.used_mib()))
+
+    def _own(self, processes):
+        engine = self.starts[-1][0] if self.starts else None
+        for pid in processes:
+            self.owners.setdefault(pid, engine)
 
     def _sample(self):
         while not self.stopped.wait(self.every):
-            used = self.gpu.used_mib()
+            now, used, processes = time.time(), self.gpu.used_mib(), self.gpu.processes_mib()
             if used is not None:
-                self.samples.append((time.time(), used - self.before))
+                self._own(processes)
+                self.samples.append((now, used, processes))
+
+    def of(self, engine):
+        """An engine's memory as (time, MiB), and how it is known. By "process", if the driver says
+        what each takes. Else by "difference" from what the GPU had in use before its start: an
+        engine that another follows is taken to stay as it was then, which holds for stock."""
+        samples = list(self.samples)
+        mine = {pid for pid, owner in self.owners.items() if owner == engine}
+        told = {pid for _, _, sizes in samples for pid, size in sizes.items() if size is not None}
+        if mine and mine <= told:
+            return [(at, sum(sizes.get(pid) or 0 for pid in mine)) for at, _, sizes in samples], \
+                "process"
+        names = [name for name, _ in self.starts]
+        place = names.index(engine)
+        before = self.starts[place][1]
+        after = self.starts[place + 1][1] if place + 1 < len(names) else None
+        return [(at, (used if after is None else min(used, after)) - before)
+                for at, used, _ in samples], "difference"
 
 
 def summarize(samples, phases):
@@ -99,7 +147,7 @@ def summarize(samples, phases):
         entry = found.setdefault(name, {"peak_mib": 0.0})
         entry.update(peak_mib=round(max(peak, entry["peak_mib"]), 1), end_mib=round(last, 1))
         if name.startswith("idle"):
-            entry["curve"] = [(round(at - begin, 2), round(used, 1)) for at, used in during[::5]]
+            entry["curve"] = [(round(at - begin, 2), round(used, 1)) for at, used in during[::2]]
             above = [at for at, used in during if used > last + 64]
             entry["settled_s"] = round(above[-1] - begin, 2) if above else 0.0
     return found

@@ -3,7 +3,7 @@ import json
 import statistics
 
 from . import engine, figures, svg
-from .runner import MANIFEST, read_records
+from .runner import MANIFEST, read_records, read_starts
 
 MIB = 1 << 20
 
@@ -29,11 +29,11 @@ def comparison(records):
             goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
             spread = "%.3f–%.3f" % (min(row.ratios), max(row.ratios)) if row.ratios else "–"
             lines.append([mode + ", " + row.workload, row.metric, number(row.ratio(), 3), spread,
-                          (goal + " " + row.verdict()).strip(), number(row.median("stock")),
+                          (goal + " " + row.verdict()).strip(), number(row.pooled, 3), number(row.median("stock")),
                           number(row.median("elastic")), len(row.ratios)])
-    heads = ["workload", "metric", "elastic / stock", "lowest–highest", "goal", "stock", "elastic",
-             "pairs"]
-    return table(heads, lines) if lines else "No run is complete."
+    heads = ["workload", "metric", "elastic / stock", "lowest–highest", "goal",
+             "all rounds as one", "stock", "elastic", "pairs"]
+    return table(heads, lines) if lines else "No round is complete."
 
 
 def summary(records):
@@ -50,20 +50,32 @@ def summary(records):
 
 
 def startup(records):
+    by_kind, more = figures.startups(records)
+    if not any(by_kind.values()):
+        return "Not measured: mode start."
+    middle = statistics.median(more) if more else None
+    verdict = "" if middle is None else " met" if middle <= figures.STARTUP_LIMIT_S else " missed"
+    return table(["elastic − stock, s", "goal", "lowest–highest", "stock, s", "elastic, s", "pairs"],
+                 [[number(middle, 2), "at most +%.1f s%s" % (figures.STARTUP_LIMIT_S, verdict),
+                   "%.2f–%.2f" % (min(more), max(more)) if more else "–"] +
+                  [number(statistics.median(v) if v else None, 2) for v in by_kind.values()] +
+                  [len(more)]])
+
+
+def idle(records, settings):
+    """The goal for idle memory, a line a mode."""
     lines = []
-    for mode in ("offline", "serve"):
-        by_kind, more = figures.startups(records, mode)
-        middle = statistics.median(more) if more else None
-        verdict = "" if middle is None else (
-            " met" if middle <= figures.STARTUP_LIMIT_S else " missed")
-        if any(by_kind.values()):
-            lines.append([mode, "at most +%.1f s%s" % (figures.STARTUP_LIMIT_S, verdict),
-                          number(middle, 2),
-                          "%.2f–%.2f" % (min(more), max(more)) if more else "–"] +
-                         [number(statistics.median(v) if v else None, 2)
-                          for v in by_kind.values()])
-    return table(["mode", "goal", "elastic − stock, s", "lowest–highest", "stock, s",
-                  "elastic, s"], lines)
+    for mode in ("serve", "offline"):
+        kept, limit = figures.idle_memory(records, mode, settings)
+        if kept:
+            middle = statistics.median(kept)
+            lines.append(
+                "- %s: %s. %.0f s after a burst, elastic has %s MiB (%s–%s) above weights, "
+                "activations and context; at most %s MiB, of which %s for cached prefixes." % (
+                    mode, "met" if middle <= limit else "missed", figures.IDLE_S, number(middle, 0),
+                    number(min(kept), 0), number(max(kept), 0), number(limit, 0),
+                    number(limit - figures.IDLE_LIMIT_MIB, 0)))
+    return "\n".join(lines) or "Idle memory is not judged: it takes a pair, NVML and vLLM's log."
 
 
 def memory(records):
@@ -84,7 +96,7 @@ def tokens(records):
         if found:
             where = " (%s)" % ", ".join(found["differ_in"]) if found["differ"] else ""
             lines.append(
-                "- %s: %s. Of %d requests, all %d stock runs agree on %d; elastic (%d runs) "
+                "- %s: %s. Of %d requests, all stock rounds (%d) agree on %d; elastic (%d rounds) "
                 "differs in %d of these%s." % (
                     mode, "missed" if found["differ"] else "met" if found["agreed"] else "open",
                     found["requests"], found["runs"]["stock"], found["agreed"],
@@ -100,29 +112,49 @@ def scheduler(records):
             lines.append([mode, name] + [number(shares.get(name, {}).get(part), 3)
                                          for part in ("scheduler", "core", "others")
                                          for shares in (stock, elastic)])
-    text = table(["mode", "workload", "scheduler thread, stock", "elastic", "engine core, stock",
+    return table(["mode", "workload", "scheduler thread, stock", "elastic", "engine core, stock",
                   "elastic", "other processes, stock", "elastic"], lines)
+
+
+def probed(records):
+    lines = []
     for name, record in records.items():
-        spied = record.get("spy")
-        if spied and spied.get("samples"):
-            text += "\n\n%s, py-spy: %s of %d samples of the scheduler thread are in the library's " \
-                "functions; most in %s." % (
-                    name, "{:.1%}".format(spied["ours"]), spied["samples"],
-                    ", ".join("%s (%d)" % tuple(p) for p in spied["places"][:3]) or "none")
-        elif spied:
-            text += "\n\n%s, py-spy: %s." % (name, spied.get("missing", "no samples"))
-    return text
+        found = record.get("probe")
+        if not found:
+            continue
+        if not found.get("us"):
+            lines.append("%s: no steps were seen; is the adapter's code another?" % name)
+            continue
+        lines.append(
+            "%s: %d steps, %.0f a second. Our code took %.2f %% of the scheduler thread's time and "
+            "%.2f %% of its processor time; %.2f calls of the library a step." % (
+                name, found["steps"], found["steps_per_s"], found["share_of_time"] * 100,
+                found["share_of_processor_time"] * 100, found["library_calls_per_step"]))
+        columns = ("mean", "p50", "p90", "p99", "max")
+        lines.append(table(["a step, us", ""] + list(columns), [
+            [what, ""] + [number(found[key][column], 1) for column in columns]
+            for what, key in (("our code", "us"), ("of it in the library", "library_us"))]))
+        lines.append(table(["function", "", "calls", "mean, us", "longest, us", "of the time, %"], [
+            [function, "", f["calls"], number(f["us_mean"], 2), number(f["us_max"], 1),
+             number(f["share_of_time"] * 100, 3)] for function, f in found["by"].items()]))
+    return "\n\n".join(lines) or "Not measured: mode profile."
 
 
 def counters(records):
-    """Medians over the elastic runs at each moment when `kvcached stat` was asked."""
+    """Medians over the elastic rounds at each moment when `kvcached stat` was asked; what is
+    counted, since the round's begin."""
     lines = []
     for mode in ("offline", "serve"):
         seen = {}
         for pair in figures.rounds(records, mode).values():
-            for moment, _, shown in pair.get("elastic", {}).get("stats", ()):
+            stats = pair.get("elastic", {}).get("stats", ())
+            begin = engine.totals(stats[0][2]) if stats else {}
+            for moment, _, shown in stats:
                 if shown:
-                    seen.setdefault(moment, []).append(engine.totals(shown))
+                    now = engine.totals(shown)
+                    now.update({name: now[name] - begin[name]
+                                for name in ("grows", "releases", "short_grants")})
+                    seen.setdefault(moment, []).append(now)
         for moment, found in seen.items():
             def middle(name, unit=1):
                 return number(statistics.median(f[name] for f in found) / unit, 0)
@@ -130,10 +162,10 @@ def counters(records):
                                            for n in ("charged", "used", "warm")] +
                          [middle(n) for n in ("grows", "releases", "short_grants")])
     return table(["mode", "moment", "charged, MiB", "used, MiB", "warm, MiB", "grows", "releases",
-                  "short grants"], lines) if lines else "No elastic run."
+                  "short grants"], lines) if lines else "No elastic round."
 
 
-def conditions(results, records):
+def conditions(results, records, manifest):
     lines = []
     for machine in {json.dumps(r["machine"], sort_keys=True): r["machine"]
                     for r in records.values()}.values():
@@ -142,25 +174,32 @@ def conditions(results, records):
             machine["processors"]))
     dates = sorted(r["date"] for r in records.values())
     if dates:
-        lines.append("- %d runs, %s to %s; library %s" % (
-            len(dates), dates[0], dates[-1], ", ".join(sorted({r["library"]
-                                                              for r in records.values()}))))
-    try:
-        manifest = json.loads((results / MANIFEST).read_text())
-    except (OSError, ValueError):
-        manifest = {}
+        lines.append("- %d records in %d calls, %s to %s; library %s" % (
+            len(dates), len({r["call"] for r in records.values()}), dates[0], dates[-1],
+            ", ".join(sorted({r["library"] for r in records.values()}))))
     if manifest.get("tiny"):
         lines.append("- **With a fraction of the load, to try the benchmark: no figure counts.**")
     if manifest.get("settings"):
         lines.append("- Settings: " + ", ".join("%s=%s" % s for s in manifest["settings"].items()))
     for mode in ("offline", "serve"):
         pairs = [p for p in figures.rounds(records, mode).values() if len(p) == 2]
-        torn = sum(p["stock"]["call"] != p["elastic"]["call"] for p in pairs)
         unlike = sum(not figures.comparable(p) for p in pairs)
-        if torn or unlike:
-            lines.append("- %s: %d of %d pairs were measured in two calls, %d on unlike GPUs "
-                         "(not compared)" % (mode, torn, len(pairs), unlike))
-    lines += ["- Steady loads of the runs refer to %s requests/s" % number(c) for c in
+        if unlike:
+            lines.append("- %s: %d of %d pairs are of unlike GPUs (not compared)" % (
+                mode, unlike, len(pairs)))
+        caches = {kind: sorted({r["cache_mib"] for p in pairs if (r := p[kind]).get("cache_mib")})
+                  for kind in ("stock", "elastic")}
+        if any(caches.values()):
+            lines.append("- %s: KV cache by vLLM's log, MiB: " % mode + ", ".join(
+                "%s %s" % (kind, " or ".join(number(mib, 0) for mib in sizes) or "–")
+                for kind, sizes in caches.items()))
+    ways = {r["memory"].get("by") for r in records.values() if r["memory"]["trace"]} - {None}
+    if ways:
+        lines.append("- Memory of each engine: " + " and ".join({
+            "process": "by process, as the driver tells",
+            "difference": "by difference: the driver tells only the sum, stock is taken to stay as "
+                          "it was before the other one's start"}[way] for way in sorted(ways)))
+    lines += ["- Steady loads refer to %s requests/s" % number(c) for c in
               sorted({r["capacity"] for r in records.values() if r["mode"] == "serve"})]
     busy = [(f["client_busy"], f["late_ms_p99"]) for r in records.values() if r["mode"] == "serve"
             for repeats in r["workloads"].values() for f in repeats]
@@ -169,7 +208,12 @@ def conditions(results, records):
         lines.append("- The client took at most %.2f of a processor and sent 99 of 100 requests at "
                      "most %.1f ms late%s" % (most, late, "; **it was a bottleneck**"
                                               if most > 0.7 else ""))
-    killed = sorted(name for name, r in records.items() if not r["ended_when_asked"])
+    starts = read_starts(results)
+    lines += ["- %s, %s: ready after %s" % (
+        start["mode"], start["call"].split(" ")[0], ", ".join(
+            "%.1f s (%s)" % (seconds, kind) for kind, seconds in start["startup_s"].items()))
+        for start in starts if start["mode"] != "start" and start["startup_s"]]
+    killed = ["%s-%s" % (start["mode"], kind) for start in starts for kind in start["killed"]]
     if killed:
         lines.append("- Had to be killed: " + ", ".join(killed))
     for path in sorted(results.glob("*.failed.json")):
@@ -183,16 +227,21 @@ def conditions(results, records):
 def write(results):
     """Writes report.md and report.svg; answers the text."""
     records = read_records(results)
+    try:
+        manifest = json.loads((results / MANIFEST).read_text())
+    except (OSError, ValueError):
+        manifest = {}
     text = "\n\n".join([
         "# vLLM alone on one GPU: elastic beside stock",
         summary(records),
         "Ratios are medians of the rounds' ratios, the other figures medians of the rounds.",
         comparison(records), "## Start-up", startup(records),
-        "## Memory above what was used before the start", memory(records),
+        "## Memory of each engine", idle(records, manifest.get("settings", {})), memory(records),
         "## The same tokens", tokens(records),
         "## Processors taken", scheduler(records),
+        "## Our code on the scheduler's thread", probed(records),
         "## What `kvcached stat` showed", counters(records),
-        "## Conditions", conditions(results, records)]) + "\n"
+        "## Conditions", conditions(results, records, manifest)]) + "\n"
     (results / "report.md").write_text(text)
     (results / "report.svg").write_text(svg.draw(records))
     return text

@@ -1,4 +1,4 @@
-"""Which runs there are, in which order, which are missing, and whether one still fits."""
+"""Which rounds there are, in which order, which are missing, and whether one still fits."""
 import hashlib
 import json
 import os
@@ -6,14 +6,17 @@ import pathlib
 import shutil
 import time
 
-from . import runs, workloads
+from . import duet, gpu, sides, workloads
 from .server import Failed
 
-MANIFEST = "manifest.json"
-INVARIANT_ROUNDS = 2      # stock twice, to see whether it agrees with itself, and elastic twice
-FIRST_ESTIMATE = 150.0    # seconds of a run, where no earlier one tells
-FIRST_PREPARATION = 100.0
+MANIFEST, STARTS = "manifest.json", "starts.json"
 KINDS = ("stock", "elastic")
+MODES = ("serve", "offline", "start", "invariant", "profile")
+# Seconds where no earlier round tells: until the engines of a mode are up and warm, and of a round.
+FIRST_STARTS = 120.0
+FIRST_ROUND = {"serve": 100.0, "offline": 60.0, "start": 60.0, "invariant": 60.0, "profile": 40.0}
+ENDING = 10.0             # for the engines' end
+TAIL = 30                 # lines of a log that tell why an engine failed
 DONE, FAILED, UNFINISHED = 0, 1, 3
 
 
@@ -21,16 +24,18 @@ class Conflict(Exception):
     """The results folder does not fit; one line."""
 
 
-def order(round_number):
+def order_of(round_number):
     """Stock and elastic take turns in being first, so that a drift favours neither."""
     return KINDS if round_number % 2 == 1 else KINDS[::-1]
 
 
-def pairs(modes, rounds):
-    """(mode, round), one mode after the other: each needs preparation on every machine."""
-    return [(mode, number) for mode in modes
-            for number in range(1, 1 + (min(rounds, INVARIANT_ROUNDS) if mode == "invariant"
-                                        else rounds))]
+def kinds_of(mode):
+    return KINDS[1:] if mode == "profile" else KINDS
+
+
+def rounds_of(mode, rounds):
+    """Twice stock for "invariant", to see whether it agrees with itself."""
+    return range(1, 1 + min(rounds, {"invariant": 2, "profile": 1}.get(mode, rounds)))
 
 
 def name_of(mode, number, kind):
@@ -38,7 +43,7 @@ def name_of(mode, number, kind):
 
 
 def read_records(results):
-    """All complete runs in a folder, by name. A file that is no record of ours is left out."""
+    """All complete records in a folder, by name. A file that is no record of ours is left out."""
     found = {}
     for path in sorted(pathlib.Path(results).glob("*-[0-9][0-9]-*.json")):
         try:
@@ -57,6 +62,24 @@ def write(path, data):
     part.rename(path)
 
 
+def read_starts(results):
+    """One entry for each time that engines were brought up: seconds until they were ready, and
+    how they ended."""
+    try:
+        return json.loads((pathlib.Path(results) / STARTS).read_text())
+    except (OSError, ValueError):
+        return []
+
+
+def tail(log):
+    """The last lines of a log, and of the library's that lies beside it."""
+    lines = []
+    for path in (log, log.with_suffix(".kvcached.log")) if log else ():
+        if path.exists():
+            lines += path.read_text(errors="replace").splitlines()[-TAIL:]
+    return lines
+
+
 def boot():
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -71,6 +94,7 @@ class Runner:
         self.call = "%s %d %s" % (time.strftime("%Y-%m-%dT%H:%M:%S"), os.getpid(), boot())
         self.machine = dict(device.describe(), processors=os.cpu_count())
         self.failures = 0
+        self.limit = sides.Limit()
         self.library = hashlib.sha256(
             (options.build / "libkvcached.so").read_bytes()).hexdigest()[:16]
         options.baseline = device.used_mib()
@@ -78,16 +102,17 @@ class Runner:
         self._check_manifest()
 
     def _check_manifest(self):
-        """All runs of a folder are of one library, one model and the same workloads. Also names the
-        engine, by what its start depends on."""
+        """All records of a folder are of one library, one model and the same workloads. Also names
+        the file that says that all is compiled here that such a server compiles at its start."""
         o = self.options
         config = o.model / "config.json"
         now = {"library": self.library, "settings": o.setting, "tiny": o.tiny,
                "model": json.loads(config.read_text()) if config.exists() else str(o.model),
-               "load_format": o.load_format, "workloads": workloads.describe()}
+               "load_format": o.load_format, "utilization": o.utilization,
+               "workloads": workloads.describe()}
         now = json.loads(json.dumps(now))
-        self.engine = hashlib.sha256(
-            json.dumps([str(o.site), o.python, now["model"], o.load_format]).encode()).hexdigest()[:8]
+        key = json.dumps([str(o.site), o.python, now["model"], o.load_format])
+        self.compiled = o.work / ("compiled-" + hashlib.sha256(key.encode()).hexdigest()[:8])
         path = o.results / MANIFEST
         if not path.exists():
             write(path, now)
@@ -98,110 +123,152 @@ class Runner:
             raise Conflict("%s is damaged" % path) from None
         other = sorted(key for key in now if before.get(key) != now[key])
         if other:
-            raise Conflict("%s holds runs with another %s; give another folder for --results" % (
+            raise Conflict("%s holds rounds with another %s; give another folder for --results" % (
                 o.results, " and another ".join(other)))
 
     def left(self):
         return self.options.deadline - (time.monotonic() - self.begun)
 
-    def estimate(self, mode):
+    def within(self, reserve=0.0):
+        """Limits what comes next, which must leave so many seconds."""
+        self.limit.set(min(self.options.run_limit, self.left() - reserve))
+
+    def round_estimate(self, mode):
         seconds = [r["seconds"] for r in read_records(self.options.results).values()
                    if r["mode"] == mode]
-        return max(seconds, default=FIRST_ESTIMATE)
+        return max(seconds, default=FIRST_ROUND[mode])
 
-    # ---- What must precede ----
+    def starts_estimate(self, mode):
+        """By starts on this machine, of this mode if there are any: on another one nothing is
+        compiled yet."""
+        here = [s for s in read_starts(self.options.results) if s["boot"] == boot() and s["seconds"]]
+        seconds = [s["seconds"] for s in here if s["mode"] == mode] or [s["seconds"] for s in here]
+        return max(seconds, default=FIRST_STARTS)
 
-    def _prepared(self, mode):
-        return self.options.work / ("prepared-%s-%s" % (mode, self.engine))
+    def missing(self, mode):
+        """Rounds that lack a record: both engines play them, again if need be."""
+        done = read_records(self.options.results)
+        return [number for number in rounds_of(mode, self.options.rounds)
+                if any(name_of(mode, number, kind) not in done for kind in kinds_of(mode))]
 
-    def capacity(self):
-        """Requests per second that stock does at most on a GPU of this name; None: not yet known.
-        It is kept with the results: all runs get the same load."""
+    # ---- Capacity ----
+
+    def _capacities(self):
         path = self.options.results / "capacity.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        return known.get(str(self.machine["gpu"]))
+        return json.loads(path.read_text()) if path.exists() else {}
 
-    def _keep_capacity(self, value):
-        path = self.options.results / "capacity.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        write(path, dict(known, **{str(self.machine["gpu"]): value}))
-
-    def needs_preparation(self, mode):
-        return not self._prepared(mode).exists() or (mode == "serve" and self.capacity() is None)
-
-    def preparation_estimate(self, mode):
-        return FIRST_PREPARATION if self.needs_preparation(mode) else 0.0
-
-    def prepare(self, mode):
-        """A start of stock that is not measured: kernels are compiled, files are read."""
-        record = self._attempt("prepare-" + mode, mode, False, measure=False)
-        if record is None:
-            return False
-        if mode == "serve" and self.capacity() is None:
-            self._keep_capacity(record["capacity"])
-        self._prepared(mode).touch()
-        return True
-
-    # ---- Runs ----
-
-    def _attempt(self, name, mode, elastic, measure=True):
-        limit = min(self.options.run_limit, self.left())
-        self.say("%s begins" % name)
-        begun = time.monotonic()
-        failed = self.options.results / (name + ".failed.json")
-        try:
-            run = runs.Run(self.options, self.device, name, mode, elastic, limit)
-            if mode == "offline":
-                record = runs.offline(run, measure)
-            else:
-                record = runs.serve(run, self.capacity() if mode == "serve" else
-                                    workloads.INVARIANT_CAPACITY, measure)
-        except (Failed, OSError) as error:
-            self.failures += 1
-            write(failed, {"name": name, "error": str(error), "call": self.call,
-                           "seconds": round(time.monotonic() - begun, 1)})
-            self.say("%s FAILED: %s" % (name, error))
+    def capacity(self, mode, engines):
+        """Requests/s that steady loads refer to. What stock did at most on a GPU of this name is
+        kept with the results, so that all rounds get the same load."""
+        if mode == "invariant":
+            return workloads.INVARIANT_CAPACITY
+        if mode == "offline":
             return None
-        finally:
-            shutil.rmtree(self.options.work / "run", ignore_errors=True)
-        failed.unlink(missing_ok=True)
-        record["seconds"] = round(time.monotonic() - begun, 1)
-        self.say("%s took %.0f s" % (name, record["seconds"]))
-        return record
+        known, gpu_name = self._capacities(), str(self.machine["gpu"])
+        if gpu_name in known:
+            return known[gpu_name]
+        found = engines.capacity()
+        self.say("capacity: %.1f requests/s" % found)
+        if mode == "serve":
+            write(self.options.results / "capacity.json", dict(known, **{gpu_name: found}))
+        return found
 
-    def run_one(self, mode, number, kind):
-        name = name_of(mode, number, kind)
-        record = self._attempt(name, mode, kind == "elastic")
-        if record is None:
-            return
+    # ---- Rounds ----
+
+    def _keep(self, mode, number, kind, record, begun):
         record.update(mode=mode, round=number, kind=kind, machine=self.machine, call=self.call,
-                      library=self.library, date=time.strftime("%Y-%m-%dT%H:%M:%S"))
-        write(self.options.results / (name + ".json"), record)
+                      library=self.library, date=time.strftime("%Y-%m-%dT%H:%M:%S"),
+                      seconds=round(time.monotonic() - begun, 1))
+        write(self.options.results / (name_of(mode, number, kind) + ".json"), record)
+
+    def play(self, mode, missing):
+        """As many rounds as there is time for, on engines that are started once."""
+        begun = time.monotonic()
+        self.within(ENDING)
+        engines = duet.Duet(self.options, self.device, mode, kinds_of(mode), self.limit, self.say)
+        ready = None
+        try:
+            with engines:
+                capacity = self.capacity(mode, engines)
+                ready = time.monotonic()
+                if mode == "serve":
+                    self.compiled.touch()
+                for number in missing:
+                    if self.left() < self.round_estimate(mode) + ENDING:
+                        break
+                    self.within(ENDING)
+                    at = time.monotonic()
+                    order = [kind for kind in order_of(number) if kind in kinds_of(mode)]
+                    for kind, record in engines.play(number, order, capacity).items():
+                        self._keep(mode, number, kind, record, at)
+                    self.say("%s-%02d took %.0f s" % (mode, number, time.monotonic() - at))
+        finally:
+            self._note_starts(mode, engines.sides, ready and round(ready - begun, 1))
+
+    def _note_starts(self, mode, started, seconds):
+        """`seconds` until all were ready, or None."""
+        entry = {"mode": mode, "call": self.call, "boot": boot(), "seconds": seconds,
+                 "startup_s": {kind: side.startup_s for kind, side in started.items()
+                               if side.ready},
+                 "killed": [kind for kind, side in started.items()
+                            if not side.engine.ended_when_asked]}
+        write(self.options.results / STARTS, read_starts(self.options.results) + [entry])
+
+    def start(self, mode, missing):
+        """Starts alone, each ended as soon as it is ready. The first on a machine, where all is
+        compiled, counts for nobody."""
+        if not self.compiled.exists():
+            self._start("stock")
+            self.compiled.touch()
+        for number in missing:
+            if self.left() < self.round_estimate(mode):
+                return
+            at = time.monotonic()
+            found = {kind: self._start(kind) for kind in order_of(number)}
+            for kind, record in found.items():
+                self._keep(mode, number, kind, record, at)
+            self.say("start-%02d: stock %.2f s, elastic %.2f s" % (
+                number, *(found[kind]["startup_s"] for kind in KINDS)))
+
+    def _start(self, kind):
+        self.device.wait_until_free(self.options.baseline)
+        self.within()
+        with gpu.Watch(self.device) as watch:
+            side = sides.Http(self.options, "start", kind, watch, self.limit)
+            with side:
+                pass
+            self._note_starts("start", {kind: side}, side.startup_s)
+            return duet.record(side, side.engine.started)
 
     def run(self):
         """Goes on with what is missing, as far as the time reaches."""
-        started, broken = False, set()
-        for mode, number in pairs(self.options.modes, self.options.rounds):
-            done = read_records(self.options.results)
-            missing = [k for k in order(number) if name_of(mode, number, k) not in done]
-            if not missing or mode in broken:
+        for mode in self.options.modes:
+            missing = self.missing(mode)
+            needed = self.starts_estimate(mode) + self.round_estimate(mode) + ENDING
+            if not missing or self.left() < needed:
                 continue
-            each, before = self.estimate(mode), self.preparation_estimate(mode)
-            # The two of a pair belong together; only where two never fit, they are torn apart.
-            if self.left() < before + len(missing) * each and (
-                    started or self.left() < before + each):
-                continue
-            started = True
-            if self.needs_preparation(mode) and not self.prepare(mode):
-                broken.add(mode)
-                continue
-            for kind in missing:
-                if self.left() >= self.estimate(mode):
-                    self.run_one(mode, number, kind)
-        done = read_records(self.options.results)
-        wanted = [name_of(m, n, k) for m, n in pairs(self.options.modes, self.options.rounds)
-                  for k in KINDS]
-        lacking = [name for name in wanted if name not in done]
-        self.say("%d of %d runs are there%s" % (len(wanted) - len(lacking), len(wanted),
-                                                "; call again" if lacking else ""))
+            begun = time.monotonic()
+            try:
+                (self.start if mode == "start" else self.play)(mode, missing)
+            except (Failed, OSError) as error:
+                self._failed(mode, error, time.monotonic() - begun)
+            else:
+                (self.options.results / (mode + ".failed.json")).unlink(missing_ok=True)
+            finally:
+                shutil.rmtree(self.options.work / "run", ignore_errors=True)
+        lacking = {mode: missing for mode in self.options.modes if (missing := self.missing(mode))}
+        self.say("all rounds are there" if not lacking else "call again: %s" % ", ".join(
+            "%s lacks %d rounds" % (mode, len(missing)) for mode, missing in lacking.items()))
         return FAILED if self.failures else UNFINISHED if lacking else DONE
+
+    def _failed(self, mode, error, seconds):
+        if self.left() <= ENDING:  # nobody is to blame
+            self.say("%s: the call's time is over in the middle of a round" % mode)
+            return
+        self.failures += 1
+        lines = tail(getattr(error, "log", None))
+        write(self.options.results / (mode + ".failed.json"), {
+            "name": mode, "error": str(error), "call": self.call, "seconds": round(seconds, 1),
+            "tail": lines})
+        self.say("%s FAILED: %s" % (mode, error))
+        print("\n".join("    | " + line for line in lines), flush=True)

@@ -1,4 +1,5 @@
 """One engine process, from its start to its certain end: a server over HTTP, or any command."""
+import contextlib
 import http.client
 import socket
 import subprocess
@@ -7,15 +8,23 @@ import time
 from . import client, processes
 
 
+GRACE = 10.0  # seconds for an engine to end when asked
+
+
 class Failed(Exception):
-    """A run that gave no result, and why, in one line."""
+    """What gave no result, and why, in one line; `log`: where more of it stands."""
+
+    def __init__(self, why, log=None):
+        super().__init__(why)
+        self.log = log
 
 
 class Engine:
-    """A command in a session of its own. Its output goes to a file."""
+    """A command in a session of its own. Its output goes to a file; it may be told lines."""
 
-    def __init__(self, command, env, log, folder):
+    def __init__(self, command, env, log, folder, is_told=False):
         self.command, self.env, self.log, self.folder = command, env, log, folder
+        self.stdin = subprocess.PIPE if is_told else subprocess.DEVNULL
         self.process = None
         self.ended_when_asked = True
 
@@ -23,12 +32,23 @@ class Engine:
         self.started = time.time()
         with open(self.log, "w") as output:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                env=self.env, cwd=self.folder, start_new_session=True)
+                self.command, stdin=self.stdin, stdout=output, stderr=subprocess.STDOUT,
+                env=self.env, cwd=self.folder, start_new_session=True, text=True)
         return self
 
     def __exit__(self, *_):
-        self.ended_when_asked = processes.end(self.process)
+        self.ended_when_asked = processes.end(self.process, GRACE)
+        if self.process.stdin:
+            with contextlib.suppress(OSError):  # a line that it never read
+                self.process.stdin.close()
+
+    def tell(self, line):
+        try:
+            self.process.stdin.write(line + "\n")
+            self.process.stdin.flush()
+        except OSError:
+            self.check(wait=1.0)
+            raise
 
     def check(self, wait=0.0):
         """Fails when the engine has ended, or does so within `wait` seconds."""
@@ -36,7 +56,7 @@ class Engine:
             status = self.process.wait(wait)
         except subprocess.TimeoutExpired:
             return
-        raise Failed("the engine ended with status %d; see %s" % (status, self.log))
+        raise Failed("the engine ended with status %d" % status, self.log)
 
 
 class Server(Engine):
@@ -51,18 +71,19 @@ class Server(Engine):
         end = time.monotonic() + limit
         while time.monotonic() < end:
             self.check()
-            if self._healthy():
+            if self.request("GET", "/health", 2) == 200:
                 return time.time() - self.started
             time.sleep(0.02)
-        raise Failed("not healthy within %.0f s; see %s" % (limit, self.log))
+        raise Failed("not healthy within %.0f s" % limit, self.log)
 
-    def _healthy(self):
-        connection = http.client.HTTPConnection(client.HOST, self.port, timeout=2)
+    def request(self, method, path, limit):
+        """The answer's status; None without an answer."""
+        connection = http.client.HTTPConnection(client.HOST, self.port, timeout=limit)
         try:
-            connection.request("GET", "/health")
-            return connection.getresponse().status == 200
+            connection.request(method, path)
+            return connection.getresponse().status
         except (OSError, http.client.HTTPException):
-            return False
+            return None
         finally:
             connection.close()
 

@@ -1,4 +1,4 @@
-"""The picture: every round's ratios, and the memory of a stock and an elastic run over time."""
+"""The picture: every round's ratios, and the memory of both engines over one round."""
 import html
 
 from . import figures
@@ -59,7 +59,7 @@ def _ratios(drawing, rows, top):
 
 
 def _memory(drawing, runs, mode, top):
-    """GPU memory in use since the engine's start."""
+    """Memory of both engines since the round's begin."""
     traces = {kind: record["memory"]["trace"] for kind, record in runs.items()}
     seconds = max(trace[-1][0] for trace in traces.values()) or 1
     gib = max(used for trace in traces.values() for _, used in trace) / 1024 * 1.05 or 1
@@ -69,7 +69,7 @@ def _memory(drawing, runs, mode, top):
         return (left + second / seconds * (WIDTH - left - RIGHT),
                 bottom - max(mib, 0) / 1024 / gib * CHART)
 
-    drawing.text(left, top - 10, "GPU memory above what was used before, GiB: %s, round %d" % (
+    drawing.text(left, top - 10, "GPU memory of each engine, GiB: %s, round %d" % (
         mode, next(iter(runs.values()))["round"]), size=14)
     for i in range(5):
         y = at(0, gib * 1024 * i / 4)[1]
@@ -92,7 +92,7 @@ def draw(records):
     if rows:
         top = _ratios(drawing, rows, top)
     else:
-        drawing.text(20, top, "No pair of runs is complete.")
+        drawing.text(20, top, "No pair is complete.")
         top += 30
     for mode in ("serve", "offline"):
         # The latest round that has most to show.

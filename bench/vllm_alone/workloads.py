@@ -50,33 +50,43 @@ class Request:
 
 SHORT = Shape(prompt=512, output=128)
 LONG = Shape(prompt=8192, output=128)
+ONE = Shape(prompt=512, output=256)
 SHARED = Shape(prompt=128, output=128, prefix=2048, groups=8)
 
-# The first bursts run warm; the one after the rest finds the engine as idleness left it.
-BURSTS = (
-    Burst("burst", SHORT, 192, repeats=4),
-    Rest("idle", 12),
-    Burst("burst after idle", SHORT, 192),
-    Burst("one", Shape(512, 256), 1, repeats=3),
-    Burst("long", LONG, 32, repeats=2),
-)
+# What comes before a rest is asked of both engines, then what comes after it: one engine rests while
+# the other is asked (see duet.py). In each plan the last before the rest is a burst, so that memory
+# falls from its height, and a burst finds the engine as idleness left it.
 PLANS = {
-    "offline": BURSTS + (Burst("shared", SHARED, 192, repeats=2),),
-    "serve": BURSTS + (
-        Steady("steady 0.5", SHORT, load=0.5, seconds=15),
-        Steady("steady 0.8", SHORT, load=0.8, seconds=15),
-        Steady("shared 0.5", SHARED, load=0.5, seconds=12),
+    "serve": (
+        Steady("steady 0.5", SHORT, load=0.5, seconds=4),
+        Burst("one", ONE, 1, repeats=2),
+        Burst("burst", SHORT, 192, repeats=2),
+        Rest("idle", 12),
+        Burst("burst after idle", SHORT, 192),
+        Burst("long", LONG, 32),
+        Steady("steady 0.8", SHORT, load=0.8, seconds=6),
+        Steady("shared 0.5", SHARED, load=0.5, seconds=3),
+    ),
+    "offline": (
+        Burst("long", LONG, 32),
+        Burst("burst", SHORT, 192, repeats=2),
+        Rest("idle", 12),
+        Burst("burst after idle", SHORT, 192),
+        Burst("one", ONE, 1, repeats=2),
+        Burst("shared", SHARED, 192),
     ),
     # Over HTTP batches form by chance, so tokens are compared where the engine computes each
     # request alike in every batch. Speed is not of interest there.
     "invariant": (
-        Burst("burst", SHORT, 192),
+        Burst("burst", SHORT, 128),
         Burst("long", LONG, 8),
         Burst("shared", SHARED, 64),
-        Steady("steady 0.2", SHORT, load=0.2, seconds=8),
+        Steady("steady 0.2", SHORT, load=0.2, seconds=4),
     ),
-    "warm-up": (Burst("warm-up", Shape(512, 32), 192), Burst("warm-up of one", Shape(512, 32), 1)),
-    "capacity": (Burst("capacity", SHORT, 576),),
+    "profile": (Steady("steady 0.8", SHORT, load=0.8, seconds=10),),
+    "warm-up": (Burst("warm-up", Shape(512, 32), 192), Burst("warm-up of long", Shape(8192, 16), 4),
+                Burst("warm-up of one", Shape(512, 32), 1)),
+    "capacity": (Burst("capacity", SHORT, 384),),
 }
 # Requests/s that the loads of "invariant" refer to, instead of a capacity that was measured: every
 # run of it must have the same requests.
@@ -105,28 +115,40 @@ def _tiny(steps):
     return tuple(small)
 
 
+def parts(steps):
+    """A plan cut at its rests: (the rest that comes before, or None; steps)."""
+    found = [(None, [])]
+    for step in steps:
+        if isinstance(step, Rest):
+            found.append((step, []))
+        else:
+            found[-1][1].append(step)
+    return found
+
+
+def step_named(plan_name, name, tiny):
+    return next(step for step in plan(plan_name, tiny) if step.name == name)
+
+
 def _tokens(count, *name):
     return random.Random("/".join(map(str, (SEED,) + name))).choices(TOKENS, k=count)
 
 
-def _prompt(step, repeat, number):
-    shape = step.shape
-    shared = _tokens(shape.prefix, step.name, repeat, "prefix", number % shape.groups)
-    return shared + _tokens(shape.prompt, step.name, repeat, number)
-
-
-def requests(step, repeat=0, capacity=None):
-    """The requests of a burst's repeat or of a steady load, given the capacity in requests/s."""
+def requests(step, repeat=0, capacity=None, number=0):
+    """The requests of a burst's repeat or of a steady load, given the capacity in requests/s; each
+    round, by its number, has prompts of its own."""
     if isinstance(step, Burst):
         arrivals = [0.0] * step.count
     else:
-        arrivals, clock = [], random.Random("%d/%s/arrivals" % (SEED, step.name))
+        arrivals, clock = [], random.Random("%d/%s/%d/arrivals" % (SEED, step.name, number))
         at = 0.0
         while at < step.seconds:
             arrivals.append(at)
             at += clock.expovariate(step.load * capacity)
-    return [Request(_prompt(step, repeat, number), step.shape.output, at)
-            for number, at in enumerate(arrivals)]
+    shape, name = step.shape, (step.name, number, repeat)
+    shared = [_tokens(shape.prefix, *name, "prefix", group) for group in range(shape.groups)]
+    return [Request(shared[i % shape.groups] + _tokens(shape.prompt, *name, i), shape.output, at)
+            for i, at in enumerate(arrivals)]
 
 
 def describe():

@@ -25,7 +25,7 @@ def record(mode, number, kind, workloads, startup=10.0, **more):
     return dict({"mode": mode, "round": number, "kind": kind, "workloads": workloads,
                  "startup_s": startup, "machine": MACHINE, "call": "c", "library": "l",
                  "date": "2026-01-01T00:00:00", "capacity": 9.0, "memory": memory, "stats": [],
-                 "ended_when_asked": True, "seconds": 5.0}, **more)
+                 "seconds": 5.0}, **more)
 
 
 def three_rounds(ratios):
@@ -69,14 +69,42 @@ class FiguresTest(unittest.TestCase):
         (row,) = figures.rows(records, "offline")
         self.assertEqual((row.ratios, row.verdict(), row.median("stock")), ([], "", 1000))
 
+    def test_all_rounds_as_one(self):
+        def pair(number, ttft):
+            return {"serve-%02d-%s" % (number, kind): record("serve", number, kind, {"burst": [
+                repeat(tokens=100 * (1 if kind == "stock" else 0.9), seconds=number,
+                       ttft=[10.0] * 24 + [ttft if kind == "elastic" else 10.0])]})
+                for kind in ("stock", "elastic")}
+        rows = {r.metric: r for r in figures.rows({**pair(1, 20.0), **pair(2, 30.0)}, "serve")}
+        # Too few requests in each round for its p99, but not in both.
+        self.assertEqual((rows["TTFT p99 ms"].ratios, rows["TTFT p99 ms"].pooled), ([], 3.0))
+        self.assertEqual(rows["TTFT p99 ms"].verdict(), "")
+        self.assertAlmostEqual(rows["tokens/s"].pooled, 0.9)
+
     def test_start_up_is_compared_in_pairs(self):
-        records = three_rounds([1, 1, 1])
-        for i, more in enumerate((0.1, 0.7, 0.4), 1):
-            records["offline-%02d-elastic" % i]["startup_s"] = 10.0 + more
-        by_kind, more = figures.startups(records, "offline")
+        records = {"start-%02d-%s" % (i, kind): record("start", i, kind, {}, seconds)
+                   for i, more in enumerate((0.1, 0.7, 0.4), 1)
+                   for kind, seconds in (("stock", 10.0), ("elastic", 10.0 + more))}
+        records.update(three_rounds([1]))  # engines that started one after the other do not count
+        by_kind, more = figures.startups(records)
         self.assertEqual(by_kind["stock"], [10.0] * 3)
         self.assertEqual([round(m, 3) for m in sorted(more)], [0.1, 0.4, 0.7])
-        self.assertIn("| at most +0.5 s met | 0.40 | 0.10–0.70 |", report.startup(records))
+        self.assertIn("| 0.40 | at most +0.5 s met | 0.10–0.70 |", report.startup(records))
+
+    def test_idle_memory_is_compared_with_stocks_without_its_cache(self):
+        records = three_rounds([1])
+        for data in records.values():
+            data["cache_mib"] = 2000.0
+        # Stock has 300 + 2000 then, elastic 300 + 500.
+        for kind, mib in (("stock", 2300.0), ("elastic", 800.0)):
+            records["offline-01-" + kind]["memory"]["phases"]["idle"]["curve"] = [
+                (0.1, 2500.0), (9.9, mib), (10.1, 0.0)]
+        self.assertEqual(figures.idle_memory(records, "offline", {}), ([500.0], 700.0))
+        for text, limit in (("0", 600), ("10%", 800), ("64MiB", 664), ("9GiB", 2600)):
+            self.assertEqual(figures.idle_memory(
+                records, "offline", {"KVCACHED_PREFIX_CACHE": text})[1], limit)
+        self.assertIn("- offline: met. 10 s after a burst, elastic has 500 MiB",
+                      report.idle(records, {}))
 
     def test_tokens_are_compared_where_stock_agrees_with_itself(self):
         def outputs(**digests):
@@ -89,6 +117,31 @@ class FiguresTest(unittest.TestCase):
                                        elastic2="abce"), "invariant")
         self.assertEqual([found[k] for k in ("agreed", "differ", "differ_in")], [4, 1, ["burst"]])
         self.assertIsNone(figures.tokens(outputs(stock1="ab"), "invariant"))
+
+    def test_tokens_of_rounds_with_their_own_prompts(self):
+        def outputs(second):
+            return {"%d%s" % (n, kind): record("offline", n, kind, {"burst": [repeat(digests=d)]})
+                    for n, kind, d in ((1, "stock", "ab"), (1, "elastic", "ab"),
+                                       (2, "stock", "cd"), (2, "elastic", second), (3, "stock", "ef"))}
+        for second, differ in (("cd", 0), ("cx", 1), ("ab", 2)):
+            found = figures.tokens(outputs(second), "offline")
+            self.assertEqual((found["requests"], found["agreed"], found["differ"]), (4, 4, differ))
+
+    def test_memory_of_each_engine(self):
+        for sizes, known in (((300, 40), True), ((None, 40), False), ((None, None), False)):
+            watch = gpu.Watch(gpu.Gpu())
+            stock, elastic = sizes
+            watch._own({1: 100})
+            watch.starts.append(("stock", 100))
+            watch._own({1: 100, 7: stock})
+            watch.starts.append(("elastic", 400))
+            watch._own({1: 100, 7: stock, 9: elastic})
+            watch.samples = [(1.0, 250, {1: 100, 7: stock and 150}), (2.0, 400, {1: 100, 7: stock}),
+                             (3.0, 440, {1: 100, 7: stock, 9: elastic})]
+            self.assertEqual(watch.of("stock"), ([(1.0, 150), (2.0, 300), (3.0, 300)],
+                                                 "process" if known else "difference"))
+            mine, how = watch.of("elastic")
+            self.assertEqual((mine[-1], how), ((3.0, 40), "process" if elastic else "difference"))
 
     def test_memory_after_a_burst_with_its_times(self):
         samples = [(i / 10, mib) for i, mib in enumerate([0] * 10 + [900] * 10 + [500] * 10 +
@@ -104,28 +157,29 @@ class FiguresTest(unittest.TestCase):
 
 
 class ReportTest(unittest.TestCase):
-    def write(self, records):
+    def write(self, records, starts=()):
         with tempfile.TemporaryDirectory() as folder:
+            (pathlib.Path(folder) / runner.STARTS).write_text(json.dumps(starts))
             for name, data in records.items():
                 (pathlib.Path(folder) / (name + ".json")).write_text(json.dumps(data))
             (pathlib.Path(folder) / "serve-09-stock.json").write_text("{broken")
-            (pathlib.Path(folder) / "serve-03-stock.failed.json").write_text(
-                '{"name": "serve-03-stock", "error": "it died"}')
+            (pathlib.Path(folder) / "serve.failed.json").write_text(
+                '{"name": "serve", "error": "it died"}')
             text = report.write(pathlib.Path(folder))
             picture = xml.etree.ElementTree.parse(pathlib.Path(folder) / "report.svg")
         return text, ["".join(e.itertext()) for e in picture.iter() if e.tag.endswith("}text")]
 
     def test_any_subset_makes_a_report(self):
         records = three_rounds([0.9, 1.0, 1.1])
-        self.assertIn("No run is complete", self.write({})[0])
+        self.assertIn("No round is complete", self.write({})[0])
         for name in records:
             text, _ = self.write({name: records[name]})
             self.assertIn("0 of 0 ratios meet", text)
         text, words = self.write(records)
         self.assertIn("| offline, burst | tokens/s | 1.000 | 0.900–1.100 | at least 0.99 met | "
-                      "2,000 | 2,000 | 3 |", text)
+                      "1.033 | 2,000 | 2,000 | 3 |", text)
         self.assertIn("1 of 1 ratios meet their goal, by 3 pairs", text)
-        self.assertIn("Failed: serve-03-stock: it died", text)
+        self.assertIn("Failed: serve: it died", text)
         self.assertIn("offline, burst: tokens/s", words)
         self.assertTrue(any("GPU memory" in w for w in words))
 
@@ -133,21 +187,20 @@ class ReportTest(unittest.TestCase):
         records = three_rounds([0.5])
         for data in records.values():
             data["memory"] = {"at_ready_mib": None, "trace": [], "phases": {}}
-            data["ended_when_asked"] = False
-        records["offline-01-elastic"]["call"] = "another"
         records["serve-01-stock"] = record("serve", 1, "stock", {"burst": [
             dict(repeat(ttft=[1.0]), client_busy=0.95)]})
-        text, _ = self.write(records)
+        text, _ = self.write(records, starts=[{
+            "mode": "offline", "call": "c 1", "startup_s": {"stock": 20.0}, "killed": ["elastic"]}])
         for words in ("Farthest from it: offline, burst, tokens/s: 0.500", "it was a bottleneck",
-                      "1 of 1 pairs were measured in two calls",
-                      "Had to be killed: offline-01-elastic, offline-01-stock"):
+                      "offline, c: ready after 20.0 s (stock)",
+                      "Had to be killed: offline-elastic"):
             self.assertIn(words, text)
 
     def test_records_are_told_from_other_files(self):
         with tempfile.TemporaryDirectory() as folder:
             for name, text in (("serve-01-stock.json", json.dumps(record("serve", 1, "stock", {}))),
                                ("serve-02-stock.json", "[]"), ("manifest.json", "{}"),
-                               ("serve-01-elastic.failed.json", "{}")):
+                               ("serve.failed.json", "{}")):
                 (pathlib.Path(folder) / name).write_text(text)
             self.assertEqual(list(runner.read_records(folder)), ["serve-01-stock"])
 

@@ -1,6 +1,7 @@
 """The runner of bench/vllm_alone: turns, resuming, deadlines, failures, bad input."""
 import contextlib
 import io
+import json
 import os
 import pathlib
 import runpy
@@ -14,11 +15,11 @@ from unittest import mock
 
 import alone
 from vllm_alone import __main__ as command
-from vllm_alone import client, gpu, processes, runner, runs, server, workloads
+from vllm_alone import client, gpu, processes, runner, server, sides, workloads
 
 
 class Clock:
-    """Time passes only where a run takes it."""
+    """Time passes only where a start or a round takes it."""
 
     def __init__(self):
         self.now = 1000.0
@@ -29,88 +30,137 @@ class Clock:
     strftime = staticmethod(time.strftime)
 
 
+def engine_ended(log):
+    return types.SimpleNamespace(startup_s=1.0, ready=True, log=log,
+                                 engine=types.SimpleNamespace(ended_when_asked=True))
+
+
 class PlanTest(unittest.TestCase):
-    """The runner without engines: what it would start, and when."""
+    """The runner without engines: what it would do, and when."""
 
     def setUp(self):
         self.bench = alone.Bench(self, starts_engines=False)
         self.clock = Clock()
-        self.took = []
         self.failing = set()
 
-    def call(self, seconds=100.0, preparation=40.0, **options):
-        """One call of the benchmark, whose runs take so long."""
-        took = self.took = []
+    def call(self, round_s=50.0, start_s=40.0, **options):
+        """One call of the benchmark, whose starts and rounds take so long. `done`: what it did."""
+        self.done = done = []
+        clock, failing = self.clock, self.failing
 
-        def run(run, *arguments):
-            name = run.log.stem
-            took.append(name)
-            self.clock.now += preparation if name.startswith("prepare") else seconds
-            if name in self.failing:
-                raise server.Failed("as the test wants it")
-            return {"startup_s": 1.0, "workloads": {}, "capacity": 50.0}
+        def happen(what, seconds):
+            done.append(what)
+            clock.now += seconds
+            if what in failing:
+                raise server.Failed("as the test wants it", self.bench.folder / "log")
 
-        with mock.patch.object(runs, "serve", run), mock.patch.object(runs, "offline", run), \
-                mock.patch.object(runner, "time", self.clock):
+        class Duet:
+            def __init__(self, options, device, mode, kinds, limit, say):
+                self.mode, self.kinds = mode, kinds
+                self.sides = {kind: engine_ended(None) for kind in kinds}
+
+            def __enter__(self):
+                happen(self.mode + " starts", start_s)
+
+            def __exit__(self, *_):
+                done.append("ends")
+
+            def capacity(self):
+                done.append("capacity of " + self.kinds[0])
+                return 50.0
+
+            def play(self, number, order, capacity):
+                happen("%d %s" % (number, " ".join(order)), round_s)
+                return {kind: {"startup_s": 1.0, "workloads": {}, "capacity": capacity}
+                        for kind in order}
+
+        def start(_, kind):
+            happen("start of " + kind, 10.0)
+            return {"startup_s": 10.0, "workloads": {}}
+
+        with mock.patch.object(runner.duet, "Duet", Duet), \
+                mock.patch.object(runner.Runner, "_start", start), \
+                mock.patch.object(runner, "time", clock), \
+                contextlib.redirect_stdout(io.StringIO()) as self.said:
             return runner.Runner(self.bench.options(**options), gpu.Gpu(), lambda _: None).run()
 
-    def test_stock_and_elastic_take_turns_in_being_first(self):
+    def test_engines_start_once_and_take_turns_in_being_first(self):
         self.assertEqual(self.call(rounds=3), runner.DONE)
-        self.assertEqual(self.took, ["prepare-offline", "offline-01-stock", "offline-01-elastic",
-                                     "offline-02-elastic", "offline-02-stock", "offline-03-stock",
-                                     "offline-03-elastic"])
+        self.assertEqual(self.done, ["offline starts", "1 stock elastic", "2 elastic stock",
+                                     "3 stock elastic", "ends"])
+        self.assertEqual(self.bench.record("offline-02-stock")["seconds"], 50)
 
-    def test_a_next_call_goes_on_with_what_is_missing(self):
+    def test_a_next_call_goes_on_with_the_rounds_that_are_missing(self):
         self.assertEqual(self.call(rounds=1), runner.DONE)
+        self.assertEqual(self.call(rounds=1), runner.DONE)
+        self.assertEqual(self.done, [])
         self.assertEqual(self.call(rounds=2), runner.DONE)
-        self.assertEqual(self.took, ["offline-02-elastic", "offline-02-stock"])
+        self.assertEqual(self.done, ["offline starts", "2 elastic stock", "ends"])
         (self.bench.results / "offline-01-stock.json").unlink()
         (self.bench.results / "offline-02-stock.json").write_text("{damaged")
-        self.call(rounds=2)
-        self.assertEqual(self.took, ["offline-01-stock", "offline-02-stock"])
+        self.call(rounds=3)
+        self.assertEqual(self.done, ["offline starts", "1 stock elastic", "2 elastic stock",
+                                     "3 stock elastic", "ends"])
 
     def test_nothing_is_begun_that_might_not_end_in_time(self):
-        # Nothing is known: 100 s for the preparation, 150 for each of a pair.
-        self.assertEqual(self.call(deadline=399), runner.UNFINISHED)
-        self.assertEqual(self.took, ["prepare-offline", "offline-01-stock", "offline-01-elastic"])
-        # The longest took 100 s, and there is nothing left to prepare.
-        self.assertEqual(self.call(deadline=399, rounds=4), runner.UNFINISHED)
-        self.assertEqual(self.took, ["offline-02-elastic", "offline-02-stock"])
-        self.assertEqual(self.call(deadline=400, rounds=4), runner.DONE)
+        # Nothing is known: 120 s until both engines are ready, 60 for a round, 10 for their end.
+        self.assertEqual(self.call(deadline=189, rounds=4), runner.UNFINISHED)
+        self.assertEqual(self.done, [])
+        # They took 40, and each round 50.
+        self.assertEqual(self.call(deadline=190, rounds=4), runner.UNFINISHED)
+        self.assertEqual(self.done, ["offline starts", "1 stock elastic", "2 elastic stock", "ends"])
+        self.assertEqual(self.call(deadline=149, rounds=4), runner.UNFINISHED)
+        self.assertEqual(self.done, ["offline starts", "3 stock elastic", "ends"])
+        self.assertEqual(self.call(deadline=99, rounds=4), runner.UNFINISHED)
+        self.assertEqual(self.done, [])
+        self.assertEqual(self.call(deadline=100, rounds=4), runner.DONE)
 
-    def test_a_pair_is_torn_apart_only_where_two_never_fit(self):
-        self.assertEqual(self.call(deadline=260), runner.UNFINISHED)
-        self.assertEqual(self.took, ["prepare-offline", "offline-01-stock", "offline-01-elastic"])
-        self.assertEqual(self.call(seconds=180, deadline=190), runner.UNFINISHED)
-        self.assertEqual(self.took, ["offline-02-elastic"])
-        self.assertEqual(self.call(deadline=190), runner.DONE)
-        self.assertEqual(self.took, ["offline-02-stock"])
-        self.assertEqual(self.call(deadline=150, rounds=3), runner.UNFINISHED)
-        self.assertEqual(self.took, [])  # the longest took 180 s
+    def test_a_round_that_the_deadline_cuts_short_is_no_failure(self):
+        self.failing = {"2 elastic stock"}
+        self.assertEqual(self.call(deadline=190, start_s=85, round_s=50), runner.UNFINISHED)
+        self.assertEqual(self.done, ["offline starts", "1 stock elastic", "ends"])
+        self.assertEqual(self.call(deadline=180, start_s=120, round_s=51), runner.UNFINISHED)
+        self.assertEqual(self.done, ["offline starts", "2 elastic stock", "ends"])
+        self.assertEqual(list(self.bench.results.glob("*.failed.json")), [])
 
-    def test_a_failure_is_kept_and_tried_again(self):
-        self.failing = {"offline-01-elastic"}
-        self.assertEqual(self.call(), runner.FAILED)
-        self.assertEqual(self.took[-1], "offline-02-stock")
-        failed = self.bench.results / "offline-01-elastic.failed.json"
-        self.assertIn("as the test wants it", failed.read_text())
+    def test_a_failure_ends_its_mode_is_kept_with_the_logs_tail_and_tried_again(self):
+        (self.bench.folder / "log").write_text("".join("line %d\n" % i for i in range(99)))
+        self.failing = {"2 elastic stock"}
+        self.assertEqual(self.call(modes=["offline", "invariant"], rounds=3), runner.FAILED)
+        self.assertEqual(self.done, [
+            "offline starts", "1 stock elastic", "2 elastic stock", "ends",
+            "invariant starts", "1 stock elastic", "2 elastic stock", "ends"])
+        failed = self.bench.results / "offline.failed.json"
+        kept = json.loads(failed.read_text())
+        self.assertEqual((kept["error"], len(kept["tail"]), kept["tail"][-1]),
+                         ("as the test wants it", runner.TAIL, "line 98"))
+        self.assertIn("| line 98", self.said.getvalue())
+        self.assertNotIn("| line 68", self.said.getvalue())
         self.failing = set()
-        self.assertEqual(self.call(), runner.DONE)
-        self.assertEqual(self.took, ["offline-01-elastic"])
+        self.assertEqual(self.call(rounds=3), runner.DONE)
+        self.assertEqual(self.done[1], "2 elastic stock")
         self.assertFalse(failed.exists())
 
-    def test_a_mode_that_cannot_be_prepared_is_left_for_the_next(self):
-        self.failing = {"prepare-serve"}
-        self.assertEqual(self.call(modes=["serve", "invariant"], rounds=5), runner.FAILED)
-        self.assertEqual(self.took[:2], ["prepare-serve", "prepare-invariant"])
-        self.assertEqual(len(self.took), 2 + 2 * runner.INVARIANT_ROUNDS)
+    def test_each_mode_has_its_engines_rounds_and_load(self):
+        self.assertEqual(self.call(modes=list(runner.MODES), rounds=3), runner.DONE)
+        self.assertEqual(self.done, [
+            "serve starts", "capacity of stock", "1 stock elastic", "2 elastic stock",
+            "3 stock elastic", "ends",
+            "offline starts", "1 stock elastic", "2 elastic stock", "3 stock elastic", "ends",
+            "start of stock", "start of elastic", "start of elastic", "start of stock",
+            "start of stock", "start of elastic",
+            "invariant starts", "1 stock elastic", "2 elastic stock", "ends",
+            "profile starts", "1 elastic", "ends"])
+        self.assertEqual(self.bench.record("invariant-01-stock")["capacity"],
+                         workloads.INVARIANT_CAPACITY)
+        self.assertEqual(self.bench.record("profile-01-elastic")["capacity"], 50)
 
-    def test_runs_of_another_library_are_not_mixed(self):
+    def test_rounds_of_another_library_are_not_mixed(self):
         self.call(rounds=1)
         self.bench.library.write_text("another")
         with self.assertRaisesRegex(runner.Conflict, "another library"):
             self.call()
-        self.assertEqual(self.took, [])
+        self.assertEqual(self.done, [])
 
 
 class CommandTest(unittest.TestCase):
@@ -120,10 +170,9 @@ class CommandTest(unittest.TestCase):
         self.bench = alone.Bench(self)
 
     def test_serve(self):
-        done = self.bench.measure("--modes", "serve", "--rounds", "1")
+        done = self.bench.measure("--modes", "serve", "--rounds", "2")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        # The first is the preparation.
-        self.assertEqual(self.bench.started(), ["serve stock", "serve stock", "serve elastic"])
+        self.assertEqual(self.bench.started(), ["serve stock", "serve elastic"])
         stock, elastic = (self.bench.record("serve-01-" + k) for k in ("stock", "elastic"))
         self.assertEqual(stock["capacity"], elastic["capacity"])
         self.assertEqual(stock["stats"], [])
@@ -132,33 +181,85 @@ class CommandTest(unittest.TestCase):
             for a, b in zip(stock["workloads"][name], elastic["workloads"][name]):
                 self.assertEqual(len(a["ttft_ms"]), len(b["ttft_ms"]))
                 self.assertTrue(all(ms >= 2 for ms in a["ttft_ms"] + b["ttft_ms"]))
+                self.assertEqual(a["digests"], b["digests"])
         self.assertIn("</svg>", (self.bench.results / "report.svg").read_text())
+        # Prompts are new to the engines in each round.
+        again = self.bench.record("serve-02-stock")
+        self.assertFalse(set(stock["workloads"]["burst"][0]["digests"]) &
+                         set(again["workloads"]["burst"][0]["digests"]))
+        self.assertEqual(again["started"], stock["started"])
+
+    def test_only_one_engine_is_asked_at_a_time_and_both_rest_as_long(self):
+        self.bench.measure("--modes", "serve", "--rounds", "2")
+        for number, first in (("01", "stock"), ("02", "elastic")):
+            pair = {kind: self.bench.record("serve-%s-%s" % (number, kind))
+                    for kind in runner.KINDS}
+            asked = [(begin, end, kind) for kind, record in pair.items()
+                     for name, begin, end in record["phases"] if name != "idle"]
+            asked.sort()
+            for (_, end, _), (begin, _, _) in zip(asked, asked[1:]):
+                self.assertLessEqual(end, begin + 0.002)  # of rounded times
+            self.assertEqual(asked[0][2], first)
+            for record in pair.values():
+                (idle,) = [phase for phase in record["phases"] if phase[0] == "idle"]
+                self.assertAlmostEqual(idle[2] - idle[1], 0.1, delta=0.003)
+                before = record["phases"][record["phases"].index(idle) - 1]
+                after = record["phases"][record["phases"].index(idle) + 1]
+                self.assertEqual((before[0], before[2]), ("burst", idle[1]))
+                self.assertEqual(after[0], "burst after idle")
+                self.assertGreaterEqual(after[1], idle[2] - 0.002)
 
     def test_offline(self):
-        done = self.bench.measure("--modes", "offline", "--rounds", "1")
+        done = self.bench.measure("--modes", "offline", "--rounds", "2")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertEqual(self.bench.started(), ["offline stock", "offline stock", "offline elastic"])
+        self.assertEqual(self.bench.started(), ["offline stock", "offline elastic"])
         self.assertIn("- offline: met.", done.stdout)
-        record = self.bench.record("offline-01-elastic")
+        record = self.bench.record("offline-02-elastic")
         self.assertEqual([phase[0] for phase in record["phases"]], [
-            "burst", "burst", "idle", "burst after idle", "one", "one", "long", "long", "shared",
-            "shared"])
-        self.assertEqual(len(record["stats"]), 1 + len(record["phases"]))
+            "long", "burst", "burst", "idle", "burst after idle", "one", "one", "shared"])
+        self.assertEqual([moment for moment, _, _ in record["stats"]], [
+            "begin", "end of long", "end of burst", "end of idle", "end of burst after idle",
+            "end of one", "end of shared"])
+        self.assertEqual(self.engines(), [])
 
-    def test_failures_are_told_in_one_line_and_tried_again(self):
+    def test_starts_alone(self):
+        done = self.bench.measure("--modes", "start", "--rounds", "2")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(self.bench.started(), [
+            "serve stock", "serve stock", "serve elastic", "serve elastic", "serve stock"])
+        self.assertGreater(self.bench.record("start-02-elastic")["startup_s"], 0)
+        self.assertRegex(done.stdout, r"at most \+0.5 s met .* \| 2 \|")
+
+    def test_a_profile_needs_steps(self):
+        done = self.bench.measure("--modes", "profile")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertEqual(self.bench.started(), ["serve elastic"])
+        self.assertIn("profile-01-elastic: no steps were seen", done.stdout)
+
+    def test_failures_are_told_in_one_line_with_the_logs_tail_and_tried_again(self):
         for stub, words in (("crash-elastic", "the engine ended with status 7"),
-                            ("plain-elastic", "is not elastic: .* no vLLM")):
+                            ("plain-elastic", "is not elastic: .* no vLLM"),
+                            ("keep-elastic", "elastic: the prefix cache was not reset")):
             done = self.bench.measure("--modes", "invariant", "--rounds", "1", stub=stub)
             self.assertEqual((done.returncode, done.stderr), (1, ""))
-            self.assertRegex(done.stdout, "invariant-01-elastic FAILED: .*" + words)
-        self.assertEqual(self.bench.started(), [
-            "serve stock invariant"] * 2 + ["serve elastic invariant"] * 2)
+            self.assertRegex(done.stdout, "invariant FAILED: .*" + words)
+            self.assertEqual(self.engines(), [])
+        self.assertIn("    | Failed to reset prefix cache", done.stdout)
+        self.assertEqual(self.bench.started(), ["serve stock invariant",
+                                                "serve elastic invariant"] * 3)
         done = self.bench.measure("--modes", "invariant", "--rounds", "1",
                                   stub="other-tokens-elastic")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         # Every request has another token then.
         self.assertRegex(done.stdout,
                          r"invariant: missed\. Of (\d+) .* agree on \1; .* differs in \1 of these")
+
+    def test_an_engine_that_dies_while_the_other_is_asked(self):
+        done = self.bench.measure("--modes", "offline", "--rounds", "1", stub="vanish-stock")
+        self.assertEqual((done.returncode, done.stderr), (1, ""))
+        self.assertIn("offline FAILED: stock: the engine ended with status 9", done.stdout)
+        self.assertIn("    | the double vanishes", done.stdout)
+        self.assertEqual(self.engines(), [])
 
     def test_a_process_that_the_offline_child_spawns_keeps_its_path(self):
         before = ["/first", str(alone.BENCH / "vllm_alone"), *sys.path]
@@ -175,18 +276,20 @@ class CommandTest(unittest.TestCase):
                 answer.pieces = [(1.0, b"HTTP/1.1 200 OK\r\n\r\ndata: {\"choices\": [{\"token_ids\""
                                   b": [5]}]}\n\ndata: [DONE]\n\n")]
             return answers, 0.1
-        run = runs.Run(self.bench.options(), gpu.Gpu(), "x", "serve", False, 60)
-        engine = types.SimpleNamespace(
+        self.bench.results.joinpath("logs").mkdir(parents=True)
+        side = sides.Http(self.bench.options(), "serve", "stock", gpu.Watch(gpu.Gpu()),
+                          sides.Limit())
+        side.engine = types.SimpleNamespace(
             port=1, process=types.SimpleNamespace(pid=os.getpid()), check=lambda wait: None)
         with mock.patch.object(client, "play", play), self.assertRaisesRegex(
-                server.Failed, "1 of 3 requests failed; the first: 400: no such model"):
-            runs._play(run, engine, [workloads.Request([1], 1)] * 3)
+                server.Failed, "stock: 1 of 3 requests failed; the first: 400: no such model"):
+            side.send([workloads.Request([1], 1)] * 3)
 
-    def test_a_run_over_its_limit_is_ended(self):
+    def test_what_is_over_its_limit_is_ended(self):
         done = self.bench.measure("--modes", "offline", "--rounds", "1", "--run-limit", "0.6",
                                   stub="hang")
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertIn("prepare-offline FAILED: stopped: the run's time is over", done.stdout)
+        self.assertIn("offline FAILED: stopped: the time for it is over", done.stdout)
         self.assertEqual(self.engines(), [])
 
     def test_engines_end_with_the_benchmark(self):
@@ -217,7 +320,7 @@ class CommandTest(unittest.TestCase):
 
     def test_bad_input_is_one_line_and_status_2(self):
         for arguments, words in (
-                (["--rounds", "0"], "--rounds"), (["--modes", "serve,fly"], "fly is none of"),
+                (["--rounds", "0"], "--rounds"), (["--utilization", "0.5"], "do not fit"), (["--modes", "serve,fly"], "fly is none of"),
                 (["--deadline", "soon"], "--deadline"), (["--site", "/nowhere"], "no vllm in it"),
                 (["--model", "/nowhere"], "no config.json"), (["--build", "/nowhere"], "--build"),
                 (["--set", "WARM=1"], "KVCACHED_NAME=VALUE"), (["--results", "/proc/x"], "/proc/x"),

@@ -1,8 +1,9 @@
 """Stands in for vLLM where its benchmark is tested: the same commands and calls, no model. What
-$STUB names happens in it, for elastic starts only where the word ends in "-elastic"."""
+$STUB names happens in it, for starts of one kind only where the word ends in "-elastic" or "-stock"."""
 import os
 import pathlib
 import sys
+import threading
 import time
 import types
 import zlib
@@ -12,7 +13,7 @@ ELASTIC = bool(os.environ.get("LD_PRELOAD"))
 
 def told(word):
     words = os.environ.get("STUB", "").split()
-    return word in words or (ELASTIC and word + "-elastic" in words)
+    return word in words or word + ("-elastic" if ELASTIC else "-stock") in words
 
 
 def started(how):
@@ -41,7 +42,7 @@ class SamplingParams:
 class LLM:
     def __init__(self, **arguments):
         started("offline")
-        assert arguments["gpu_memory_utilization"] == 0.9
+        assert arguments["gpu_memory_utilization"] == 0.45
         cache = types.SimpleNamespace(num_gpu_blocks=1000)
         core = types.SimpleNamespace(call_utility=lambda *_: None, shutdown=lambda: None)
         self.llm_engine = types.SimpleNamespace(
@@ -51,6 +52,9 @@ class LLM:
         self.asked = list(zip(prompts, params))
 
     def wait_for_completion(self, use_tqdm):
+        if told("vanish"):  # while it rests
+            print("the double vanishes", flush=True)
+            threading.Timer(0.05, os._exit, (9,)).start()
         if told("hang"):
             time.sleep(60)
         return [types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=[

@@ -21,6 +21,12 @@ class Service:
             if head.startswith("get /health"):
                 status = b"503 no" if vllm.told("sick") else b"200 OK"
                 writer.write(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")
+            elif head.startswith("post /reset_prefix_cache"):
+                assert os.environ.get("VLLM_SERVER_DEV_MODE") == "1"
+                if vllm.told("keep"):
+                    print("Failed to reset prefix cache because some blocks are not freed yet",
+                          flush=True)
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
             else:
                 length = int(head.split("content-length: ")[1].split("\r\n")[0])
                 await self.complete(json.loads(await reader.readexactly(length)), writer)
@@ -33,7 +39,7 @@ class Service:
         self.asked += 1
         assert asked["stream"] and asked["ignore_eos"] and asked["return_token_ids"]
         assert asked["temperature"] == 0 and asked["model"] == "m"
-        if vllm.told("crash") and self.asked > 20:
+        if vllm.told("crash") and self.asked > 12:
             os._exit(7)
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
                      b"Content-Type: text/event-stream\r\n\r\n")
@@ -65,7 +71,7 @@ def main():
     parser.add_argument("verb", choices=["serve"])
     parser.add_argument("model")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--gpu-memory-utilization", type=float, choices=[0.9], required=True)
+    parser.add_argument("--gpu-memory-utilization", type=float, choices=[0.45], required=True)
     options, _ = parser.parse_known_args()
     vllm.started("serve")
     asyncio.run(serve(options.port))

@@ -1,0 +1,216 @@
+"""One engine, stock or elastic, that stays up while it is asked round after round: over HTTP, or
+vLLM's LLM class in a process of its own."""
+import contextlib
+import json
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+from . import client, engine, processes, workloads
+from .server import Engine, Failed, Server
+
+HERE = pathlib.Path(__file__).resolve().parent
+START_LIMIT = 300.0      # seconds for an engine to be ready: compiling takes its time
+WORKLOAD_LIMIT = 120.0   # seconds for all answers of one workload, after the last was due
+POLL = 0.01
+
+
+class Limit:
+    """How long the present start or round may take."""
+
+    def __init__(self):
+        self.end = float("inf")
+
+    def set(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def left(self, most=float("inf")):
+        seconds = min(self.end - time.monotonic(), most)
+        if seconds <= 0:
+            raise Failed("stopped: the time for it is over")
+        return seconds
+
+
+class Side:
+    """What both ways have in common. Within `with`, the engine is up."""
+
+    def __init__(self, options, mode, kind, watch, limit):
+        self.options, self.mode, self.kind = options, mode, kind
+        self.watch, self.limit = watch, limit
+        self.elastic = kind == "elastic"
+        self.log = options.results / "logs" / ("%s-%s.log" % (mode, kind))
+        self.library_log = self.log.with_suffix(".kvcached.log")
+        self.library_log.unlink(missing_ok=True)
+        self.folder = options.work / "run" / kind
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.pool = self.folder / "pool"
+        self.pool.mkdir(parents=True)
+        self.env = engine.environment(options, mode, self.elastic, self.pool, self.library_log)
+        self.ready = None
+        self.last = time.time()  # when the last answer was there
+        self.new_round()
+        self.engine = self.make_engine()
+
+    def new_round(self):
+        self.phases, self.stats, self.found = [], [], {}
+
+    def __enter__(self):
+        self.watch.starting(self.kind)
+        self.engine.__enter__()
+        try:
+            self.wait_until_ready(self.limit.left(START_LIMIT))
+            self._require_elastic()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.engine.__exit__()
+
+    @property
+    def startup_s(self):
+        return round(self.ready - self.engine.started, 3)
+
+    def note_statistics(self, moment):
+        """At moments when nothing is measured."""
+        if self.elastic:
+            shown = engine.stat(self.options, self.pool)
+            self.stats.append([moment, time.time(), shown])
+            return shown
+
+    def _require_elastic(self):
+        """An engine that goes on as stock would compare stock with itself."""
+        shown = self.note_statistics("ready")
+        if self.elastic and not engine.is_elastic(shown):
+            raise Failed("the engine is not elastic: `kvcached stat` shows %s" % (
+                engine.adapter_states(shown) or "no vLLM"), self.log)
+
+    def warm_up(self):
+        for step in workloads.plan("warm-up", self.options.tiny):
+            self.ask("warm-up", step)
+        self.note_statistics("warm")
+
+    def ask(self, plan, step, capacity=None, number=0):
+        """A step of a plan, in the round of that number."""
+        repeats = []
+        for repeat in range(getattr(step, "repeats", 1)):
+            figures, begun, self.last = self.play(plan, step, repeat, capacity, number)
+            self.phases.append((step.name, begun, self.last))
+            repeats.append(figures)
+        self.note_statistics("end of " + step.name)
+        self.found[step.name] = repeats
+
+    def rest(self, step):
+        """From the end of what was asked before. Others may take longer, so that its end is not
+        now."""
+        end = self.last + step.seconds
+        if end > time.time():
+            time.sleep(self.limit.left(end - time.time()))
+        self.phases.append((step.name, self.last, end))
+        self.note_statistics("end of " + step.name)
+
+
+class Http(Side):
+    program = engine.VLLM
+
+    def make_engine(self):
+        return Server(lambda port: engine.server_command(self.options, port, self.program),
+                      self.env, self.log, self.folder)
+
+    def wait_until_ready(self, limit):
+        self.engine.wait_until_healthy(limit)
+        self.ready = time.time()
+
+    def play(self, plan, step, repeat, capacity, number):
+        answers, busy, shares, begun, ended = self.send(
+            workloads.requests(step, repeat, capacity, number))
+        return dict(client.measure(answers), client_busy=round(busy, 3),
+                    processors=shares), begun, ended
+
+    def send(self, requests, in_flight=None):
+        """Answers without errors, the client's share of a processor, the engine's shares, when it
+        began and ended."""
+        limit = self.limit.left(max(r.at for r in requests) + WORKLOAD_LIMIT)
+        session = self.engine.process.pid
+        before, begun = processes.processor_seconds(session), time.time()
+        answers, busy = client.play(self.engine.port, engine.MODEL_NAME, requests, limit, in_flight)
+        after, ended = processes.processor_seconds(session), time.time()
+        for answer in answers:
+            client.read(answer)
+        wrong = [answer.error for answer in answers if answer.error]
+        if wrong:
+            self.engine.check(wait=0.3)  # connections break a moment before it has ended
+            self.limit.left()
+            raise Failed("%s: %d of %d requests failed; the first: %s" % (
+                self.kind, len(wrong), len(answers), wrong[0]), self.log)
+        return answers, busy, processes.shares(before, after), begun, ended
+
+    def measure_capacity(self):
+        (step,) = workloads.plan("capacity", self.options.tiny)
+        answers, *_ = self.send(workloads.requests(step), workloads.CAPACITY_IN_FLIGHT)
+        return len(answers) / client.measure(answers)["seconds"]
+
+    def forget_prefixes(self):
+        """vLLM answers 200 also where it could not, and says so in its log."""
+        known = self.log.stat().st_size
+        status = self.engine.request("POST", "/reset_prefix_cache", self.limit.left(30))
+        if status != 200:
+            raise Failed("%s: POST /reset_prefix_cache answered %s" % (self.kind, status), self.log)
+        with open(self.log, "rb") as log:
+            log.seek(known)
+            if b"Failed to reset prefix cache" in log.read():
+                raise Failed("%s: the prefix cache was not reset" % self.kind, self.log)
+
+
+class Probed(Http):
+    """Notes what each step takes in our code."""
+    program = (str(HERE / "probed_server.py"),)
+
+    def make_engine(self):
+        self.probed = self.folder / "probed"
+        self.env["VLLM_ALONE_PROBED"] = str(self.probed)
+        return super().make_engine()
+
+
+class Offline(Side):
+    """Told what to do by lines; the process answers by lines in a file."""
+
+    def make_engine(self):
+        job, self.answers, self.taken = self.folder / "job.json", self.folder / "answers", 0
+        self.answers.touch()
+        job.write_text(json.dumps({
+            "llm": engine.llm_arguments(self.options), "tiny": self.options.tiny,
+            "answers": str(self.answers)}))
+        return Engine([self.options.python, str(HERE / "offline_child.py"), str(job)], self.env,
+                      self.log, self.folder, is_told=True)
+
+    def __exit__(self, error, *_):
+        """It ends by itself when nothing more can come, unless something is wrong."""
+        process = self.engine.process
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            process.stdin.close()
+            process.wait(15 if error is None else 0)
+        super().__exit__()
+
+    def wait_until_ready(self, limit):
+        self.ready = self._answer(limit)["ready"]
+
+    def play(self, plan, step, repeat, capacity, number):
+        self.engine.tell(json.dumps({"plan": plan, "step": step.name, "repeat": repeat,
+                                     "number": number}))
+        found = self._answer(self.limit.left(WORKLOAD_LIMIT))
+        return found["figures"], found["begun"], found["ended"]
+
+    def _answer(self, limit):
+        end = time.monotonic() + limit
+        while time.monotonic() < end:
+            lines = self.answers.read_text().rpartition("\n")[0].splitlines()
+            if len(lines) > self.taken:
+                self.taken += 1
+                return json.loads(lines[self.taken - 1])
+            self.engine.check(wait=POLL)
+        self.limit.left()
+        raise Failed("%s: no answer within %.0f s" % (self.kind, limit), self.log)
