@@ -252,6 +252,7 @@ class Bench {
           throw std::runtime_error("the idle peer kept only " + std::to_string(ready) + " blocks");
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
       }
+      ours.push_back(waiter.number("take " + blocks));
       by_hand.push_back(raw.number("again"));
       peer.ask("busy 0");
       peer.ask("give");
