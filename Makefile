@@ -72,6 +72,7 @@ DEMO_SOURCES   := $(wildcard bench/demo/*.cpp)
 # What benchmarks and the demo share.
 CHART_SOURCES  := $(wildcard bench/chart/*.cpp)
 REPLAY_SOURCES := $(wildcard bench/replay/*.cpp)
+MEASURE_SOURCES := $(call without,%/kernels_host.cpp,$(wildcard bench/measure/*.cpp))
 ADAPTERS       := $(call walk,shim/adapters,%.py)
 EXPORTS        := $(wildcard shim/entry/exports.map)
 
@@ -96,6 +97,7 @@ PRODUCTS := $(if $(SHIM_SOURCES),$(LIBRARY)) \
             $(if $(SIM_SOURCES),$(SIM)) \
             $(if $(ENGINE_SOURCES),$(BUILD)/engine) \
             $(if $(wildcard bench/engine/kernels_host.cpp),$(BUILD)/sim/libengine_kernels.so) \
+            $(if $(wildcard bench/measure/kernels_host.cpp),$(BUILD)/sim/libbench_kernels.so) \
             $(if $(DEMO_SOURCES),$(BUILD)/demo-driver)
 
 TEST_BINARIES := \
@@ -167,9 +169,10 @@ $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
 
 -include $(patsubst %.o,%.d,$(call objects,$(POLICY_SOURCES) $(SHIM_SOURCES) $(TOOLS_SOURCES) \
   $(SIM_SOURCES) $(ENGINE_SOURCES) $(DEMO_SOURCES) $(CHART_SOURCES) $(REPLAY_SOURCES) \
+  $(MEASURE_SOURCES) \
   $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
   $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(PROGRAMS) $(LIBRARIES) \
-  $(FUZZERS) $(BENCHES) $(wildcard bench/engine/kernels_host.cpp tests/gpu/*.cpp \
+  $(FUZZERS) $(BENCHES) $(wildcard bench/*/kernels_host.cpp tests/gpu/*.cpp \
   tests/api/kernels.cpp tests/fuzz/replay_main.cpp)))
 
 # ---- linking ----
@@ -193,7 +196,7 @@ $(BUILD)/libinner.a: $(call objects,$(INNER_SOURCES))
 	$(archive)
 $(BUILD)/libengine.a: $(call objects,$(call without,%/main.cpp,$(ENGINE_SOURCES)))
 	$(archive)
-$(BUILD)/libbench.a: $(call objects,$(CHART_SOURCES) $(REPLAY_SOURCES))
+$(BUILD)/libbench.a: $(call objects,$(CHART_SOURCES) $(REPLAY_SOURCES) $(MEASURE_SOURCES))
 	$(archive)
 
 $(LIBRARY): $(call objects,$(POLICY_SOURCES) $(SHIM_SOURCES)) $(EXPORTS)
@@ -214,6 +217,8 @@ $(BUILD)/sim/libcuda.so: $(BUILD)/sim/libcuda.so.1
 $(BUILD)/engine: $(call objects,$(ENGINE_SOURCES)) | $(SIM)
 	$(call link,$(ON_GPU))
 $(BUILD)/sim/libengine_kernels.so: $(call objects,bench/engine/kernels_host.cpp)
+	$(call link,-shared)
+$(BUILD)/sim/libbench_kernels.so: $(call objects,bench/measure/kernels_host.cpp)
 	$(call link,-shared)
 $(BUILD)/demo-driver: $(call objects,$(DEMO_SOURCES) $(CHART_SOURCES)) $(BUILD)/libpolicy.a
 	$(call link,)

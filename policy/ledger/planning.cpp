@@ -116,6 +116,7 @@ Pages Planning::grantable(std::uint32_t tenant, Pages wanted) noexcept {
 }
 
 void Planning::commit(layout::File& file) noexcept {
+  const bool was_contested = Planning::contested(file);
   bool contested = false;
   std::array<bool, layout::kTenants> called{};
   const std::span<const balance::Tenant> all = tenants();
@@ -124,6 +125,9 @@ void Planning::commit(layout::File& file) noexcept {
     layout::Tenant& entry = file.tenants[record.id];
     const balance::Decision& plan = record.plan;
     const bool more = plan.reclaim > Pages(entry.reclaim.load());
+    // What it has in use by now is known to itself only.
+    const Pages might_use = was_contested ? Pages(entry.reuse.load()) : Pages::max();
+    const bool less = plan.reuse < std::min(might_use, record.charged);
     set(entry.target, plan.target.value);
     test_point("plan.half");
     set(entry.reclaim, plan.reclaim.value);
@@ -135,7 +139,7 @@ void Planning::commit(layout::File& file) noexcept {
     const bool waits = record.want && balance::missing(record);
     contested = contested || waits;
     called[record.id] =
-        more || (waits && balance::grantable(pool_, all, i, balance::missing(record)));
+        more || less || (waits && balance::grantable(pool_, all, i, balance::missing(record)));
   }
   set(file.header.level, static_cast<std::uint32_t>(pool_.level));
   set(file.header.contested, std::uint32_t{contested});

@@ -56,6 +56,26 @@ TEST_F(ContestTest, WhatIsInUseIsNotAskedFor) {
   EXPECT_LT(a->duty().reuse, Pages(100));
 }
 
+TEST_F(ContestTest, WhoMayUseLessIsToldAtOnce) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 100);
+  use(*b, 0);
+  const std::uint32_t rung = a->rung();
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  ASSERT_LT(a->duty().reuse, Pages(100));
+  const std::uint32_t told = a->rung();
+  EXPECT_NE(told, rung);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_EQ(a->rung(), told) << "it knows";
+  // The same once more, when it is news again.
+  b->drop_claim();
+  ASSERT_EQ(a->duty().reuse, Pages::max());
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_NE(a->rung(), told);
+}
+
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
   const auto a = member("a");
   const auto b = member("b");

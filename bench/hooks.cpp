@@ -1,0 +1,290 @@
+// What programs pay for the library in front of the driver: the same loops in two processes at a
+// time, one with the library preloaded and one without, in turns; several such pairs.
+//
+//   build/bench/hooks [--pairs N] [--json FILE]
+//
+// The process with the library has a cache, as an engine would. Calls are found by
+// cuGetProcAddress, as NVIDIA's runtime finds them. Speed never decides the exit code.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <functional>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bench/measure/child.hpp"
+#include "bench/measure/cuda.hpp"
+#include "bench/measure/numbers.hpp"
+#include "bench/measure/report.hpp"
+
+namespace {
+
+using namespace kvcached::bench;
+
+constexpr char kPtx[] = R"(
+.version 6.3
+.target sm_75
+.address_size 64
+.visible .entry bench_nothing(.param .u32 bench_nothing_word)
+{
+  ret;
+}
+)";
+
+template <class F>
+F* driver_call(const char* name) {
+  void* out = nullptr;
+  CUdriverProcAddressQueryResult found{};
+  MUST(cuGetProcAddress(name, &out, 13000, CU_GET_PROC_ADDRESS_DEFAULT, &found));
+  if (out == nullptr) throw std::runtime_error(std::string(name) + ": not in this driver");
+  return reinterpret_cast<F*>(out);
+}
+
+// Backs and claims a little, so that the library is at work in this process.
+void have_a_cache() {
+  constexpr std::uint64_t kBlock = 64 << 10;
+  constexpr std::size_t kBytes = 64 * kMiB;
+  std::vector<kvcached_segment> segments;
+  for (int i = 0; i < 2; ++i) {
+    CUdeviceptr at = 0;
+    MUST(kvcached_tag_push("kv"));
+    MUST(cuMemAlloc(&at, kBytes));
+    MUST(kvcached_tag_pop());
+    segments.push_back({at, kBlock, kBlock});
+  }
+  kvcached_geometry geometry{};
+  geometry.struct_size = sizeof geometry;
+  geometry.segments = segments.data();
+  geometry.segment_count = segments.size();
+  geometry.blocks = kBytes / kBlock;
+  kvcached_cache* cache = nullptr;
+  MUST(kvcached_cache_create(&geometry, &cache));
+  std::vector<kvcached_range> ranges(64);
+  std::size_t n = ranges.size();
+  MUST(kvcached_cache_acquire(cache, 64, 0, 5'000, ranges.data(), &n));
+}
+
+// The loops. Each answers how long one call took, in nanoseconds.
+class Loops {
+ public:
+  Loops() {
+    MUST(cuStreamCreate(&stream_, CU_STREAM_NON_BLOCKING));
+    MUST(cuModuleLoadData(&module_, kPtx));
+    MUST(cuModuleGetFunction(&nothing_, module_, "bench_nothing"));
+    MUST(cuMemAlloc(&from_, kMiB));
+    MUST(cuMemAlloc(&to_, kMiB));
+    MUST(cuMemAllocHost(&host_, kMiB));
+    MUST(cuStreamBeginCapture(stream_, CU_STREAM_CAPTURE_MODE_GLOBAL));
+    for (int i = 0; i < 4; ++i) launch();
+    CUgraph graph = nullptr;
+    MUST(cuStreamEndCapture(stream_, &graph));
+    MUST(cuGraphInstantiate(&graph_, graph, 0));
+    MUST(cuGraphDestroy(graph));
+    loops_ = {
+        {"launch", [this] { return burst(200, [this] { launch(); }); }},
+        {"graph", [this] { return burst(50, [this] { MUST(graph_launch_(graph_, stream_)); }); }},
+        {"h2d", [this] { return burst(50, [this] { MUST(h2d_(to_, host_, kSmall, stream_)); }); }},
+        {"d2d", [this] { return burst(50, [this] { MUST(d2d_(to_, from_, kSmall, stream_)); }); }},
+        {"malloc", [this] {
+           return burst(100, [this] {
+             CUdeviceptr at = 0;
+             MUST(malloc_(&at, kSmall));
+             MUST(free_(at));
+           });
+         }}};
+    for (auto& [name, loop] : loops_) loop();  // first calls load and grow things
+  }
+
+  double run(const std::string& name, int bursts) const {
+    const auto found = loops_.find(name);
+    if (found == loops_.end()) throw std::runtime_error("no loop is named " + name);
+    std::vector<double> samples;
+    for (int i = 0; i < bursts; ++i) samples.push_back(found->second());
+    return median(samples);
+  }
+
+ private:
+  static constexpr std::size_t kSmall = 4096;
+
+  void launch() { MUST(launch_(nothing_, 1, 1, 1, 1, 1, 1, 0, stream_, parameters_, nullptr)); }
+  // Few enough that the queue never fills; the GPU's own time is left out.
+  template <class F>
+  double burst(int calls, F call) const {
+    const double ms = timed([&] {
+      for (int i = 0; i < calls; ++i) call();
+    });
+    MUST(cuStreamSynchronize(stream_));
+    return 1e6 * ms / calls;
+  }
+
+  CUstream stream_ = nullptr;
+  CUmodule module_ = nullptr;
+  CUfunction nothing_ = nullptr;
+  CUgraphExec graph_ = nullptr;
+  CUdeviceptr from_ = 0, to_ = 0;
+  void* host_ = nullptr;
+  unsigned word_ = 0;
+  void* parameters_[1] = {&word_};
+  decltype(::cuLaunchKernel)* launch_ = driver_call<decltype(::cuLaunchKernel)>("cuLaunchKernel");
+  decltype(::cuGraphLaunch)* graph_launch_ =
+      driver_call<decltype(::cuGraphLaunch)>("cuGraphLaunch");
+  decltype(::cuMemcpyHtoDAsync)* h2d_ =
+      driver_call<decltype(::cuMemcpyHtoDAsync)>("cuMemcpyHtoDAsync");
+  decltype(::cuMemcpyDtoDAsync)* d2d_ =
+      driver_call<decltype(::cuMemcpyDtoDAsync)>("cuMemcpyDtoDAsync");
+  decltype(::cuMemAlloc)* malloc_ = driver_call<decltype(::cuMemAlloc)>("cuMemAlloc");
+  decltype(::cuMemFree)* free_ = driver_call<decltype(::cuMemFree)>("cuMemFree");
+  std::map<std::string, std::function<double()>> loops_;
+};
+
+int program_main(bool with_library) {
+  const CUdevice device = open_gpu();
+  std::printf("context\n");  // for the start-up: nothing may come before it
+  std::fflush(stdout);
+  if (with_library != KVCACHED_PRESENT())
+    throw std::runtime_error(with_library ? "the library is not preloaded" : "the library is here");
+  if (with_library) have_a_cache();
+  int driver = 0;
+  MUST(cuDriverGetVersion(&driver));
+  const Loops loops;
+  std::printf("%s\n%d\n", gpu_name(device).c_str(), driver);
+  std::fflush(stdout);
+  std::string name;
+  for (int bursts = 0; std::cin >> name >> bursts;) {
+    std::printf("%s %.3f\n", name.c_str(), loops.run(name, bursts));
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+struct Options {
+  int pairs = 5, turns = 20;
+  double seconds = 27;
+  std::string json;
+};
+
+struct Measured {
+  const char* loop;
+  const char* what;
+  int bursts;
+  double goal;  // a ratio, or nanoseconds above raw; none: 0
+};
+constexpr Measured kMeasured[] = {
+    {"launch", "cuLaunchKernel", 20, 1.01},
+    {"graph", "cuGraphLaunch, 4 kernels", 20, 1.01},
+    {"h2d", "copy of 4 KiB to the device", 20, 0},
+    {"d2d", "copy of 4 KiB on the device", 20, 0},
+    {"malloc", "cuMemAlloc and cuMemFree of 4 KiB", 5, 0},
+};
+
+class Bench {
+ public:
+  explicit Bench(const Options& options) : options_(options) {}
+
+  void run() {
+    const auto started = Clock::now();
+    double longest = 0;
+    int pairs = 0;
+    for (; pairs < options_.pairs && seconds(started) + longest < options_.seconds; ++pairs) {
+      longest = std::max(longest, timed([&] { pair(pairs % 2 != 0); }) / 1e3);
+    }
+    if (pairs < options_.pairs)
+      report_->note("only " + std::to_string(pairs) + " pairs: time was up");
+    tell();
+    report_->write(options_.json);
+  }
+
+ private:
+  struct Series {
+    std::vector<double> raw, ours;
+  };
+
+  std::unique_ptr<Child> start(bool with_library) {
+    Changes changes{{"LD_PRELOAD", with_library ? library() : ""},
+                    {"KVCACHED_DIR", pool_.path()},
+                    {"KVCACHED_NAME", "hooks"},
+                    {"SIM_GPU_DIR", gpu_.path()}};
+    const std::string kernels = build_folder() + "/sim/libbench_kernels.so";
+    if (std::filesystem::exists(kernels)) changes["SIM_GPU_KERNELS"] = kernels;
+    std::unique_ptr<Child> out;
+    auto& series = series_["start"];
+    (with_library ? series.ours : series.raw).push_back(timed([&] {
+      out = std::make_unique<Child>(
+          with_library ? "ours" : "raw",
+          std::vector<std::string>{own_file(), "--as", with_library ? "ours" : "raw"}, changes);
+      if (out->hear(60) != "context") throw std::runtime_error("no context");
+    }));
+    const std::string device = out->hear(60);
+    const std::string driver = out->hear(60);
+    if (!report_) report_.emplace(device, std::stoi(driver));
+    return out;
+  }
+
+  void pair(bool ours_first) {
+    std::unique_ptr<Child> raw, ours;
+    if (ours_first) ours = start(true);
+    raw = start(false);
+    if (!ours_first) ours = start(true);
+    for (const Measured& m : kMeasured) {
+      const std::string line = std::string(m.loop) + " " + std::to_string(m.bursts);
+      Series& series = series_[m.loop];
+      for (int turn = 0; turn < options_.turns; ++turn) {
+        if (turn % 2 != 0) series.ours.push_back(ours->number(line));
+        series.raw.push_back(raw->number(line));
+        if (turn % 2 == 0) series.ours.push_back(ours->number(line));
+      }
+    }
+  }
+
+  void tell() {
+    for (const Measured& m : kMeasured) {
+      const Series& s = series_[m.loop];
+      report_->compare(m.what, s.ours, s.raw, "ns");
+      if (m.goal != 0)
+        report_->goal(std::string(m.what) + ", ratio", median(s.ours) / median(s.raw), m.goal, "x");
+    }
+    const Series& pairs = series_["malloc"];
+    report_->goal("a plain cuMemAlloc or cuMemFree, more",
+                  (median(pairs.ours) - median(pairs.raw)) / 2, 100, "ns");
+    const Series& starts = series_["start"];
+    report_->compare("from exec to a context", starts.ours, starts.raw, "ms");
+  }
+
+  const Options options_;
+  Folder pool_, gpu_;
+  std::optional<Report> report_;
+  std::map<std::string, Series> series_;
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CLI::App app{"programs with and without the library in front of the driver"};
+  Options options;
+  std::string role;
+  app.add_option("--pairs", options.pairs, "of processes, with and without")
+      ->check(CLI::Range(1, 1000));
+  app.add_option("--turns", options.turns, "of each loop in a pair")->check(CLI::Range(1, 10'000));
+  app.add_option("--seconds", options.seconds, "no new pair that would end after so many");
+  app.add_option("--json", options.json, "append one line of results to this file");
+  app.add_option("--as", role)->group("");
+  CLI11_PARSE(app, argc, argv);
+  try {
+    if (!role.empty()) return program_main(role == "ours");
+    Bench(options).run();
+  } catch (const std::exception& e) {
+    if (role.empty()) {
+      std::fprintf(stderr, "hooks: %s\n", e.what());
+    } else {
+      std::printf("error %s\n", e.what());
+    }
+    return 1;
+  }
+  return 0;
+}
