@@ -9,6 +9,7 @@
 #include <shared_mutex>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "shim/driver/cuda.hpp"
@@ -48,6 +49,7 @@ struct Device {
   // Written once under the mutex, read freely afterwards.
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
+  member::Outline outline;  // when the agent last looked; it alone uses it
 };
 
 struct Process::State final : public member::Housekeeper {
@@ -60,7 +62,7 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
-  void obey() noexcept override;
+  bool obey() noexcept override;
   // Gives the buffer its id; false without memory.
   bool name(const cache::Buffer& buffer) noexcept;
   void unname(const cache::Buffer& buffer) noexcept;
@@ -225,11 +227,19 @@ bool Process::State::keep_house() noexcept {
   return busy;
 }
 
-void Process::State::obey() noexcept {
+bool Process::State::obey() noexcept {
+  bool waiting = false;
   for (std::size_t i = 0; i < kMaxDevices; ++i) {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
-    if (m != nullptr) member::obey(m->ledger().duty(), registry, {static_cast<int>(i)});
+    if (m == nullptr) continue;
+    const driver::DeviceId id{static_cast<int>(i)};
+    const member::Outline outline = member::outline_of(registry, id);
+    if (outline != std::exchange(devices[i].outline, outline))
+      m->ledger().publish(member::figures_of(registry, id));
+    member::obey(m->ledger().duty(), registry, id);
+    waiting = waiting || outline.waiting;
   }
+  return waiting;
 }
 
 void Process::report_adapter(std::string_view adapter, std::string_view state) noexcept {

@@ -65,6 +65,7 @@ class FileLedger final : public Ledger {
   void plan() noexcept;
   void plan_if_contested() noexcept;
   void claim(Pages wish) noexcept;
+  void write(layout::Slot& slot, const Figures& figures) noexcept;
 
   PoolFile file_;
   const Clock& clock_;
@@ -263,24 +264,33 @@ void FileLedger::publish(const Figures& figures) noexcept {
   const Hold hold(mutex_);
   layout::Slot* slot = own_slot();
   if (slot == nullptr) return;
-  const SlotChange change(*slot);
+  const bool less = (figures.used + figures.fragmented).value < slot->used + slot->fragmented;
+  write(*slot, figures);
+  // Whoever waits for it is not to wait for the next look after the house.
+  if (!less || !Planning::contested(*file_.mapped()) || !lock(kPatience)) return;
+  plan_if_contested();
+  unlock();
+}
+
+void FileLedger::write(layout::Slot& slot, const Figures& figures) noexcept {
+  const SlotChange change(slot);
   if (!figures.want) {
-    set(slot->want_since, std::int64_t{0});
-  } else if (slot->want_since.load() == 0) {
-    set(slot->want_since, std::int64_t{clock_.now().time_since_epoch().count()});
+    set(slot.want_since, std::int64_t{0});
+  } else if (slot.want_since.load() == 0) {
+    set(slot.want_since, std::int64_t{clock_.now().time_since_epoch().count()});
   }
-  set(slot->heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
-  set(slot->demand, figures.demand.value);
-  set(slot->stripe, figures.stripe.value);
-  set(slot->used, figures.used.value);
-  set(slot->fragmented, figures.fragmented.value);
-  set(slot->warm, figures.warm.value);
+  set(slot.heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
+  set(slot.demand, figures.demand.value);
+  set(slot.stripe, figures.stripe.value);
+  set(slot.used, figures.used.value);
+  set(slot.fragmented, figures.fragmented.value);
+  set(slot.warm, figures.warm.value);
   test_point("publish.half");
-  set(slot->want, figures.want.value);
-  set(slot->reserved, figures.reserved.value);
-  set(slot->short_grants, figures.short_grants);
-  set(slot->grows, figures.grows);
-  set(slot->releases, figures.releases);
+  set(slot.want, figures.want.value);
+  set(slot.reserved, figures.reserved.value);
+  set(slot.short_grants, figures.short_grants);
+  set(slot.grows, figures.grows);
+  set(slot.releases, figures.releases);
 }
 
 void FileLedger::describe_model(const ModelShape& model) noexcept {

@@ -136,6 +136,7 @@ class Ledger {
   virtual void uncharge(Pages pages) noexcept = 0;
   virtual Pages charged() const noexcept = 0;
 
+  // Less in use than before is planned with at once, if somebody waits.
   virtual void publish(const Figures& figures) noexcept = 0;
   virtual void describe_model(const ModelShape& model) noexcept = 0;
   virtual void report_adapter(std::string_view adapter, std::string_view state) noexcept = 0;

@@ -143,9 +143,10 @@ Result Cache::release(std::span<const BlockRange> ranges) noexcept {
       live_.erase(range);
     }
     warm_.sample(now, Blocks(live_blocks_));
+    const std::size_t vacant = index_.vacant();
     for (const BlockRange& range : ranges) unlive(range);
-    const bool sleeps = sleeps_until_ == Instant::max() || (pressed_ && sleeps_until_ > now);
-    wake = wake_if(index_.vacant() != 0 && sleeps);
+    // The pool is to hear at once what could be had.
+    wake = wake_if(index_.vacant() > vacant && sleeps_until_ > now);
     if (waiting_ != 0) progress_.notify_all();
   }
   if (wake) waker_.wake();
@@ -242,6 +243,11 @@ Pages Cache::press(Pages pages, bool gated) noexcept {
 Pages Cache::in_use_pages() const noexcept {
   const std::lock_guard lock(mutex_);
   return in_use_pages_;
+}
+
+bool Cache::waits_for_pool() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return wished_;
 }
 
 void Cache::set_pressure(Pages pages) noexcept {

@@ -1,6 +1,7 @@
 // Backing stripes and letting them go: the side of a cache that calls the driver, one worker at a
 // time.
 #include <algorithm>
+#include <utility>
 
 #include "shim/cache/cache.hpp"
 #include "shim/cache/work_lock.hpp"
@@ -147,8 +148,11 @@ Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexc
   });
   retry = kPoolRetry;
   if (missing && !budget.charge(missing, wish)) {
-    const std::lock_guard lock(mutex_);
-    wished_ = wished_ || static_cast<bool>(wish);
+    const bool first = [&] {
+      const std::lock_guard lock(mutex_);
+      return wish && !std::exchange(wished_, true);
+    }();
+    if (first) waker_.wake();  // the agent's house is kept more often from now on
     return Result::shortage;
   }
 

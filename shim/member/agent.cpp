@@ -13,6 +13,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
+constexpr Duration kWaitingHouse = milliseconds(5);
 constexpr Duration kBusyHouse = milliseconds(100);
 constexpr Duration kIdleHouse = std::chrono::seconds(1);
 constexpr Duration kStopPatience = std::chrono::seconds(2);
@@ -92,19 +93,20 @@ Instant Agent::work_off() noexcept {
 
 void Agent::run() noexcept {
   driver_.adopt_thread();
-  Instant house = clock_.now();
+  Instant kept;  // the house
   bool busy = true;
   for (;;) {
     const std::uint32_t seen = bell_.rung();
-    housekeeper_.obey();
+    // Who waits for memory waits for the dead to be found, too.
+    const bool waiting = housekeeper_.obey();
     const Instant next = work_off();
     const Instant now = clock_.now();
-    if (now >= house) {
+    if (now >= kept + (waiting ? kWaitingHouse : kBusyHouse)) {
       busy = housekeeper_.keep_house();
-      house = now + kBusyHouse;
+      kept = now;
     }
     // Idle, the house waits for its second; any wake brings it forward to its tenth.
-    const Instant idle_house = busy ? house : house - kBusyHouse + kIdleHouse;
+    const Instant house = kept + (waiting ? kWaitingHouse : busy ? kBusyHouse : kIdleHouse);
     {
       const std::lock_guard lock(mutex_);
       if (stopping_) {
@@ -115,7 +117,7 @@ void Agent::run() noexcept {
       busy = busy || woken_;
       if (std::exchange(woken_, false)) continue;
     }
-    const Instant until = std::min(next, idle_house);
+    const Instant until = std::min(next, house);
     if (until > now) bell_.wait(seen, until - now);
   }
 }

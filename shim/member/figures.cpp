@@ -43,4 +43,20 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
   return sum;
 }
 
+Outline outline_of(const cache::Registry& registry, driver::DeviceId device) noexcept {
+  Outline sum;
+  try {
+    for (const auto& worker : registry.workers()) {
+      const auto* const cache = dynamic_cast<const cache::Cache*>(worker.get());
+      if (cache == nullptr || cache->device() != device) continue;
+      ++sum.caches;
+      sum.in_use += cache->in_use_pages();
+      sum.waiting = sum.waiting || cache->waits_for_pool();
+    }
+  } catch (...) {
+    // As above.
+  }
+  return sum;
+}
+
 }  // namespace kvcached::member

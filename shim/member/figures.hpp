@@ -7,7 +7,17 @@
 
 namespace kvcached::member {
 
-// Looks at every piece of every buffer of the device: a few times a second, not per step.
+// Looks at every piece of every buffer of the device: for the agent's thread, not for hot paths.
 ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device) noexcept;
+
+// Cheap to take, and other than before when the figures that a plan rests on are.
+struct Outline {
+  std::size_t caches = 0;
+  Pages in_use;          // in stripes with live blocks
+  bool waiting = false;  // a caller waits for the pool
+
+  bool operator==(const Outline&) const = default;
+};
+Outline outline_of(const cache::Registry& registry, driver::DeviceId device) noexcept;
 
 }  // namespace kvcached::member

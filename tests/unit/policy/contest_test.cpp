@@ -76,6 +76,17 @@ TEST_F(ContestTest, WhoMayUseLessIsToldAtOnce) {
   EXPECT_NE(a->rung(), told);
 }
 
+TEST_F(ContestTest, WhatComesFreeIsAskedForAtOnce) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 100);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  ASSERT_EQ(a->duty().reclaim, Pages());
+  use(*a, 60);
+  EXPECT_GE(a->duty().reclaim, Pages(10));
+}
+
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
   const auto a = member("a");
   const auto b = member("b");
