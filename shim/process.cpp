@@ -48,6 +48,7 @@ struct Device {
   // Written once under the mutex, read freely afterwards.
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
+  member::Standing told;  // to the pool, last; the agent's own
 };
 
 struct Process::State final : public member::Housekeeper {
@@ -60,7 +61,7 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
-  void obey() noexcept override;
+  bool obey() noexcept override;
   // Gives the buffer its id; false without memory.
   bool name(const cache::Buffer& buffer) noexcept;
   void unname(const cache::Buffer& buffer) noexcept;
@@ -215,8 +216,12 @@ bool Process::State::keep_house() noexcept {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
+    const member::Standing before = member::standing_of(registry, id);
     const ledger::Figures figures = member::figures_of(registry, id);
     m->ledger().publish(figures);
+    devices[i].told = member::standing_of(registry, id);
+    // Which of the two was told, nobody knows.
+    if (before.in_use != devices[i].told.in_use) devices[i].told.in_use = Pages::max();
     driver::MemoryInfo info;
     if (driver.memory_info(id, info) == driver::Status::ok)
       busy = static_cast<bool>(m->ledger().reap(info.free)) || busy;
@@ -225,11 +230,21 @@ bool Process::State::keep_house() noexcept {
   return busy;
 }
 
-void Process::State::obey() noexcept {
+bool Process::State::obey() noexcept {
+  bool outdated = false;
   for (std::size_t i = 0; i < kMaxDevices; ++i) {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
-    if (m != nullptr) member::obey(m->ledger().duty(), registry, {static_cast<int>(i)});
+    if (m == nullptr) continue;
+    const driver::DeviceId id{static_cast<int>(i)};
+    const ledger::Duty duty = m->ledger().duty();
+    member::obey(duty, registry, id);
+    // Before a first cache is told of, nobody expects anything from us.
+    const member::Standing now = member::standing_of(registry, id);
+    const bool contested = now.waits || duty.reclaim || duty.reuse != Pages::max();
+    outdated = outdated || now.caches != devices[i].told.caches ||
+               (contested && now.in_use != devices[i].told.in_use);
   }
+  return outdated;
 }
 
 void Process::report_adapter(std::string_view adapter, std::string_view state) noexcept {

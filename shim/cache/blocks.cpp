@@ -1,5 +1,6 @@
 // Handing out blocks and taking them back: the side of a cache that never waits for the driver.
 #include <algorithm>
+#include <utility>
 
 #include "shim/cache/cache.hpp"
 #include "shim/cache/work_lock.hpp"
@@ -242,6 +243,12 @@ Pages Cache::in_use_pages() const noexcept {
   return in_use_pages_;
 }
 
+bool Cache::waits() const noexcept {
+  const Instant now = clock_.now();
+  const std::lock_guard lock(mutex_);
+  return asked(now) > free_ready_;
+}
+
 void Cache::set_pressure(Pages pages) noexcept {
   const std::uint64_t bytes = bytes_of(pages).value;
   const std::uint64_t block = plan_.block_bytes().value;
@@ -279,6 +286,7 @@ Result Cache::wait_ready(std::uint64_t blocks, Instant deadline, Patience patien
   waiting_ += blocks;
   const std::uint64_t refusals = refusals_;
   Result result = Result::ok;
+  bool told = false;
   while (available() < blocks || closed_ || lost_) {
     const Instant now = clock_.now();
     const bool refused = refusals_ != refusals || now < grow_at_;
@@ -299,10 +307,13 @@ Result Cache::wait_ready(std::uint64_t blocks, Instant deadline, Patience patien
     }
     if (work.owns_lock() && !nothing_left && now >= grow_at_) {
       lock.unlock();
+      Growth grown{};
       {
         const WorkLock working(std::move(work), mutex_, progress_);
-        grow_one(now);
+        grown = grow_one(now);
       }
+      // The agent tells the pool what is in use here: it may take that for free.
+      if (grown == Growth::refused && !std::exchange(told, true)) waker_.wake();
       lock.lock();
       continue;
     }

@@ -119,6 +119,8 @@ class Cache final : public Worker {
   Pages press(Pages pages, bool gated) noexcept;
   // Pages that stripes with live blocks hold.
   Pages in_use_pages() const noexcept;
+  // Whether callers miss blocks.
+  bool waits() const noexcept;
   // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
   void set_pressure(Pages pages) noexcept;
   std::uint64_t pressure() const noexcept { return pressure_.load(std::memory_order_relaxed); }

@@ -15,6 +15,7 @@ using std::chrono::milliseconds;
 
 constexpr Duration kBusyHouse = milliseconds(100);
 constexpr Duration kIdleHouse = std::chrono::seconds(1);
+constexpr Duration kHastyHouse = milliseconds(2);
 constexpr Duration kStopPatience = std::chrono::seconds(2);
 
 }  // namespace
@@ -96,7 +97,10 @@ void Agent::run() noexcept {
   bool busy = true;
   for (;;) {
     const std::uint32_t seen = bell_.rung();
-    housekeeper_.obey();
+    if (housekeeper_.obey()) {
+      house = std::min(house, house - kBusyHouse + kHastyHouse);
+      busy = true;
+    }
     const Instant next = work_off();
     const Instant now = clock_.now();
     if (now >= house) {

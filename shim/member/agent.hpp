@@ -19,11 +19,12 @@ namespace kvcached::member {
 class Housekeeper {
  public:
   virtual ~Housekeeper() = default;
-  // On the agent's thread, at most ten times a second. True: something is still under way (pages in
-  // limbo), so come again soon; false: once a second will do.
+  // On the agent's thread, ten times a second or less if nobody is in haste. True: something is
+  // still under way (pages in limbo), so come again soon; false: once a second will do.
   virtual bool keep_house() noexcept = 0;
   // On the agent's thread, whenever it has woken: gives back what others in the pool wait for.
-  virtual void obey() noexcept = 0;
+  // True: they plan with figures of this process that are out of date; so keep house soon.
+  virtual bool obey() noexcept = 0;
 };
 
 // What the agent sleeps on: a count that goes up with each ring. Any thread; async-signal-safe.

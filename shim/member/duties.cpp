@@ -26,4 +26,20 @@ void obey(const ledger::Duty& duty, const cache::Registry& registry,
   }
 }
 
+Standing standing_of(const cache::Registry& registry, driver::DeviceId device) noexcept {
+  Standing sum;
+  try {
+    for (const auto& worker : registry.workers()) {
+      const auto* const cache = dynamic_cast<const cache::Cache*>(worker.get());
+      if (cache == nullptr || cache->device() != device) continue;
+      ++sum.caches;
+      sum.in_use += cache->in_use_pages();
+      sum.waits = sum.waits || cache->waits();
+    }
+  } catch (...) {
+    // No memory for the list: what is missing is told later.
+  }
+  return sum;
+}
+
 }  // namespace kvcached::member
