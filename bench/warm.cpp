@@ -5,6 +5,7 @@
 //   build/bench/warm [--seconds N] [--json FILE]
 //
 // Speed never decides the exit code.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -112,6 +113,13 @@ class ByHand {
   CUmemGenericAllocationHandle handles_[kSegments] = {};
 };
 
+// How often the system took the processor from this thread.
+long preemptions() {
+  rusage usage{};
+  ::getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nivcsw;
+}
+
 void spin(double microseconds) {
   const auto start = Clock::now();
   while (1e6 * seconds(start) < microseconds) {
@@ -126,7 +134,7 @@ void measure(double most_seconds, const std::string& json) {
   Cache cache;
   ByHand by_hand(device);
   std::vector<double> raw, warm, releases;
-  std::uint64_t cold = 0, aside = 0;
+  std::uint64_t cold = 0, aside = 0, interrupted = 0;
   const auto start = Clock::now();
   while (seconds(start) < most_seconds) {
     cache.expect(kAhead);
@@ -139,7 +147,9 @@ void measure(double most_seconds, const std::string& json) {
     std::uint64_t backed = cache.backed();
     for (std::uint64_t taken = 0; taken < kBlocks - 2 * kAhead; ++taken) {
       const bool ready = cache.available() != 0;
+      const long preempted = preemptions();
       const double us = cache.acquire(1);
+      interrupted += preempted != preemptions();
       cache.expect(kAhead);
       if (ready) {
         warm.push_back(us);
@@ -159,6 +169,8 @@ void measure(double most_seconds, const std::string& json) {
   report.goal("a block from warm stripes, p99", quantile(warm, 0.99), 20, "us");
   report.note(std::to_string(warm.size()) + " blocks warm, " + std::to_string(cold) +
               " waited for; backing changed " + std::to_string(aside) + " times meanwhile");
+  report.note(std::to_string(interrupted) +
+              " of them while the system took the processor from this thread");
   report.compare("release of all, beside a stripe by hand", releases, raw, "us");
   report.write(json);
 }

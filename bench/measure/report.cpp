@@ -9,6 +9,11 @@
 #include "bench/measure/numbers.hpp"
 
 namespace kvcached::bench {
+namespace {
+
+constexpr std::size_t kMostShown = 100;
+
+}  // namespace
 
 Report::Report(std::string device, int cuda_driver) {
   const std::time_t now = std::time(nullptr);
@@ -41,6 +46,8 @@ void Report::compare(const std::string& what, const std::vector<double>& ours,
                              {"ours_p99", o99},
                              {"raw_count", raw.size()},
                              {"ours_count", ours.size()}});
+  // Few enough to look at one by one.
+  if (ours.size() <= kMostShown) all_["results"].back()["ours_each"] = ours;
 }
 
 void Report::goal(const std::string& what, double value, double most, const std::string& unit) {

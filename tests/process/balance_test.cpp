@@ -129,6 +129,25 @@ TEST_F(Balance, IdleMemoryChangesHands) {
   EXPECT_EQ(a.number("acquire 5000 20000"), 5'000U);
 }
 
+// The pool plans with figures that each process tells it now and then. Those of who waits, and of
+// whom it waits for, must not be old: with blocks taken since, they would look like idle memory.
+TEST_F(Balance, AWishDoesNotWaitForFigures) {
+  const Tenant a("a", environment());
+  hoard(a);
+  int at_once = 0;
+  for (int i = 0; i < 5; ++i) {
+    const Tenant b("b", environment());
+    EXPECT_EQ(b.number("acquire 2000 20000"), 2'000U);
+    const auto start = std::chrono::steady_clock::now();
+    EXPECT_EQ(b.number("acquire 3000 20000"), 3'000U);
+    at_once += std::chrono::steady_clock::now() - start < milliseconds(40) ? 1 : 0;
+    EXPECT_EQ(b.ask("release"), "released");
+    EXPECT_GE(a.number("acquire 5000 20000"), 5'000U);
+    EXPECT_EQ(a.ask("release"), "released");
+  }
+  EXPECT_GE(at_once, 4);
+}
+
 TEST_F(Balance, OnlyAsMuchAsIsWanted) {
   const Tenant a("a", environment());
   hoard(a);
