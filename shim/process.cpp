@@ -278,6 +278,8 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
     return false;
   }
   out = buffer->base();
+  inform("an allocation of {} KiB at {:#x} is elastic, by {}", size.value >> 10, out,
+         guess ? "rule" : "tag");
   state_.agent.wake();
   return true;
 }

@@ -1,0 +1,6 @@
+"""All programs that are compared."""
+
+import own
+import samples
+
+PROGRAMS = [*samples.ROWS, *own.ROWS]
