@@ -10,7 +10,8 @@ def digest(data) -> str:
     if hasattr(data, "detach"):
         import torch
 
-        data = data.detach().cpu().contiguous().view(torch.uint8).numpy()
+        flat = data.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
+        data = flat.view(torch.uint8).numpy()
     elif hasattr(data, "get"):
         data = data.get()
     return hashlib.sha256(numpy.ascontiguousarray(data).tobytes()).hexdigest()[:16]
