@@ -54,7 +54,7 @@ def verdict(program: Program, stock: list[Run], ours: list[Run]) -> tuple[str, l
     if stock[0].code < 0:
         return "failed", [f"killed by signal {-stock[0].code} without kvcached",
                           stock[0].err.decode(errors="replace")[-400:]]
-    if stock[0].code != program.code and all(run.code == stock[0].code for run in ours):
+    if program.code not in (None, stock[0].code) and all(run.code == stock[0].code for run in ours):
         return "failed", [f"exits with {stock[0].code} without kvcached, and with it",
                           *stock[0].out.decode(errors="replace").splitlines()[-4:],
                           *stock[0].err.decode(errors="replace").splitlines()[-8:]]

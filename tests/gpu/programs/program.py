@@ -19,7 +19,7 @@ class Build:
 class Program:
     name: str
     group: str
-    command: list[str]  # "{python}" and "{here}" are filled in
+    command: list[str]  # "{python}", "{here}" and "{tree}" are filled in
     folder: str = ""  # of the sources, below the tree
     build: Build | None = None
     match: str = "size>=2MiB"
@@ -32,7 +32,7 @@ class Program:
     preload_after: str = ""
     files: tuple[str, ...] = ()  # output files, compared like the output
     needs: tuple[str, ...] = ()  # files that must exist, else it is not run
-    code: int = 0  # what it exits with where it works
+    code: int | None = 0  # what it exits with where it works; None: anything
     alone: bool = False  # it looks at the GPU's free memory, which neighbours change
     limit: int = 60  # seconds for one run
     seconds: int = 3  # what one run takes, about: the longest start first

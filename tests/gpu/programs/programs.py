@@ -2,5 +2,6 @@
 
 import own
 import samples
+import suites
 
-PROGRAMS = [*samples.ROWS, *own.ROWS]
+PROGRAMS = [*samples.ROWS, *own.ROWS, *suites.ROWS]
