@@ -15,6 +15,14 @@ TEST(Behaviour, EdgesAreThoseOfPlainMemory) {
   EXPECT_EQ(with.out, plain.out);
 }
 
+TEST(Behaviour, EveryQuestionIsAnsweredAsForPlainMemory) {
+  const auto plain = run_program({program("identity")});
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  const auto with = run_program({program("identity")}, elastic());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, plain.out);
+}
+
 TEST(Behaviour, SixtyFourThreadsAtOnce) {
   for (const Environment& variables : {Environment{}, elastic()}) {
     const auto outcome = run_program({program("behaviour"), "threads"}, variables);

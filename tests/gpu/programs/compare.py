@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from program import Program
 
-SHOWN = 40  # lines of a difference
+SHOWN = 120  # lines of a difference
 
 
 @dataclass
