@@ -31,6 +31,17 @@ def library_folders() -> list[str]:
     return [place for place in found if glob.glob(f"{place}/lib*.so*")]
 
 
+def driver_library() -> list[str]:
+    """What `-lcuda` stands for: the toolkit's stub, else the driver's own library."""
+    for place in library_folders():
+        if os.path.exists(f"{place}/stubs/libcuda.so"):
+            return [f"-L{place}/stubs", "-lcuda"]
+    for pattern in ("/usr/local/nvidia/lib*/libcuda.so.1", "/usr/lib/x86_64-linux-gnu/libcuda.so.1"):
+        for found in glob.glob(pattern):
+            return [found, "-Xlinker", "--allow-shlib-undefined"]
+    return ["-lcuda"]
+
+
 def _edited(program: Program, source: Path, to: Path) -> Path:
     """The folder to compile in: the sources' own, or a copy with the edits made."""
     if not program.build.edits:
@@ -71,8 +82,8 @@ def _make(program: Program, tree: Path, to: Path, compiler: str | None) -> str:
         common = [compiler, ARCH, "-O2", "-std=c++17", "-w", f"-I{tree}/build/cuda-samples/Common",
                   f"-I{tree}/tests/gpu/programs/cuda"]
         libraries = [f"-L{place}" for place in library_folders()]
-        stubs = [f"-L{place}/stubs" for place in library_folders()]
-        runs = [[*common, *plan.sources, "-o", str(to / program.name), *plan.flags, *libraries, *stubs]]
+        flags = [word for flag in plan.flags for word in (driver_library() if flag == "-lcuda" else [flag])]
+        runs = [[*common, *plan.sources, "-o", str(to / program.name), *libraries, *flags]]
         if plan.kernel:
             kind = "-ptx" if plan.kernel_to.endswith(".ptx") else "-fatbin"
             runs.append([*common, kind, plan.kernel, "-o", str(to / plan.kernel_to)])

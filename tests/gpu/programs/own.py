@@ -13,8 +13,14 @@ def cuda(name, *, flags=("-lcuda",), variant="", **more):
 
 def python(group, name, *arguments, variant="", **more):
     more = {"seconds": 10, "limit": 100, **more}
+    # Many run at once: each keeps to a core or two.
+    more["env"] = {"OMP_NUM_THREADS": "2", "TORCHINDUCTOR_COMPILE_THREADS": "1", **more.get("env", {})}
     ROWS.append(Program(name=f"{name}-{variant}" if variant else name, group=group,
                         command=["{python}", f"{{here}}/python/{name}.py", *arguments], **more))
+
+
+def preload(name):
+    return f"build/gpu-programs/preloads/lib{name}.so"
 
 
 cuda("identity", elastic=10, why="every question about a pointer, and every way to free it")
@@ -56,10 +62,14 @@ python(TORCH, "torch_attention", elastic=1)
 python(TORCH, "torch_loader", elastic=1, seconds=15)
 python(TORCH, "torch_libraries", elastic=2, why="cuBLAS, cuFFT, cuSOLVER, cuDNN, cuSPARSE")
 python(TORCH, "torch_memory", elastic=3, alone=True, match="size>=64MiB")
-for place in ("jemalloc", "tcmalloc", "mimalloc"):
-    library = f"build/gpu-programs/preloads/lib{place}.so"
-    python("preloads", "torch_streams", variant=f"{place}-before", preload_before=library, needs=(library,), elastic=4)
-    python("preloads", "torch_streams", variant=f"{place}-after", preload_after=library, needs=(library,), elastic=4)
+python("preloads", "torch_streams", variant="jemalloc-before", preload_before=preload("jemalloc"), elastic=4,
+       needs=(preload("jemalloc"),))
+python("preloads", "torch_streams", variant="tcmalloc-after", preload_after=preload("tcmalloc"), elastic=4,
+       needs=(preload("tcmalloc"),))
+for other in ("jemalloc", "tcmalloc", "mimalloc"):
+    for where in ("before", "after"):
+        ROWS.append(Program(name=f"threads-{other}-{where}", group="preloads", command=["./threads"], binary="threads",
+                            elastic=50, needs=(preload(other),), **{f"preload_{where}": preload(other)}))
 python("transformers", "llama_generate", elastic=1, seconds=20, limit=120)
 python("transformers", "llama_generate", "static", variant="static", elastic=1, seconds=25, limit=150)
 python("transformers", "llama_continuous", elastic=1, seconds=25, limit=150)

@@ -22,6 +22,7 @@ class Program:
     command: list[str]  # "{python}", "{here}" and "{tree}" are filled in
     folder: str = ""  # of the sources, below the tree
     build: Build | None = None
+    binary: str = ""  # the program that is run, where another row builds it
     match: str = "size>=2MiB"
     elastic: int = 0  # allocations that the rule must have made elastic at least
     # (lines in which, what, becomes what): what may differ between two runs
@@ -35,5 +36,5 @@ class Program:
     code: int | None = 0  # what it exits with where it works; None: anything
     alone: bool = False  # it looks at the GPU's free memory, which neighbours change
     limit: int = 60  # seconds for one run
-    seconds: int = 3  # what one run takes, about: the longest start first
+    seconds: int = 3  # what one run takes, about
     why: str = ""
