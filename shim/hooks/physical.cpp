@@ -17,6 +17,11 @@ CUresult mem_create(
         next,
     CUmemGenericAllocationHandle* out, std::size_t size, const CUmemAllocationProp* properties,
     unsigned long long flags) noexcept {
+  auto* process = Process::existing();
+  if (process != nullptr && properties != nullptr &&
+      properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
+    process->keep_promises(driver::DeviceId{properties->location.id}, Bytes(size));
+  }
   const CUresult result = next(out, size, properties, flags);
   if (result == CUDA_SUCCESS && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
       Process::get() != nullptr) {
