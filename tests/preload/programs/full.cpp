@@ -46,10 +46,11 @@ int main(int, char** argv) {
   while (count < 256 && take(argv[1], taken)) ++count;
   CUdeviceptr late = 0;
   std::printf("late %d\n", cuMemAlloc_v2(&late, kFirst));
-  std::printf("use %d\n", cuMemsetD8_v2(first, 1, kFirst));
+  CUresult used = cuMemsetD8_v2(first, 1, kFirst);
   for (const CUdeviceptr at : taken) {
-    if (const CUresult result = cuMemsetD8_v2(at, 2, 2 * kMiB)) std::printf("use %d\n", result);
+    if (used == CUDA_SUCCESS) used = cuMemsetD8_v2(at, 2, 2 * kMiB);
   }
+  std::printf("use %d\n", used);
   std::fprintf(stderr, "%d pieces\n", count);
   return 0;
 }
