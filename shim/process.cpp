@@ -63,6 +63,8 @@ struct Process::State final : public member::Housekeeper {
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
   bool obey() noexcept override;
+  // Whether the GPU has this much beside what is kept for unclaimed buffers.
+  bool has_free(driver::DeviceId id, Bytes size) noexcept;
   // Gives the buffer its id; false without memory.
   bool name(const cache::Buffer& buffer) noexcept;
   void unname(const cache::Buffer& buffer) noexcept;
@@ -267,7 +269,7 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   // A guess is paid for ahead: should nobody claim it, it must be backed before the first launch.
   const bool guess = kind == classify::Kind::unclaimed;
   const Pages kept = guess ? pages_up(size) : Pages{};
-  if (guess && !m->charge(kept)) return false;
+  if (guess && (!state_.has_free(device, bytes_of(kept)) || !m->charge(kept))) return false;
   std::shared_ptr<cache::Buffer> buffer;
   const cache::Ground ground{state_.driver, *m, *state_.device(device)->scratch};
   const cache::Result made = cache::Buffer::create(ground, size, context, buffer);
@@ -288,6 +290,8 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
     return false;
   }
   out = buffer->base();
+  inform("an allocation of {} KiB at {:#x} is elastic, by {}", size.value >> 10, out,
+         guess ? "rule" : "tag");
   state_.agent.wake();
   return true;
 }
@@ -305,6 +309,19 @@ bool Process::State::name(const cache::Buffer& buffer) noexcept {
 void Process::State::unname(const cache::Buffer& buffer) noexcept {
   const std::unique_lock lock(ids_mutex);
   ids.erase(&buffer);
+}
+
+bool Process::State::has_free(driver::DeviceId id, Bytes size) noexcept {
+  Device* const d = device(id);
+  auto* const m = d != nullptr ? d->member.load(std::memory_order_acquire) : nullptr;
+  driver::MemoryInfo info;
+  if (m == nullptr || driver.memory_info(id, info) != driver::Status::ok) return true;
+  return info.free >= size + bytes_of(guesses.kept(*m));
+}
+
+void Process::keep_promises(driver::DeviceId device, Bytes size) noexcept {
+  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 && !state_.has_free(device, size))
+    back_unclaimed();
 }
 
 void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {

@@ -85,6 +85,11 @@ class Process {
   // Otherwise it lives on as before. Makes driver calls without that context.
   void context_closed(driver::ContextId context, bool gone) noexcept;
 
+  // Memory of `size` bytes is about to be taken beside the pool. Where the GPU has not enough for
+  // it and for what nobody has claimed, that is backed first: it was handed out earlier. Makes
+  // driver calls, but none while kvcached_unclaimed is 0.
+  void keep_promises(driver::DeviceId device, Bytes size) noexcept;
+
   // A plain allocation of `size` bytes was refused for lack of memory. Gives back to the driver
   // what the process holds without need; true if trying again may succeed. Makes driver calls.
   bool make_room(driver::DeviceId device, Bytes size) noexcept;

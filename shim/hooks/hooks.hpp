@@ -47,6 +47,13 @@ CUresult mem_map(
     unsigned long long flags) noexcept;
 CUresult mem_unmap(Next<CUdeviceptr, std::size_t> next, CUdeviceptr at, std::size_t size) noexcept;
 
+// Memory from cuMemAlloc is no mapping to undo, no reservation to give back.
+CUresult mem_address_free(Next<CUdeviceptr, std::size_t> next, CUdeviceptr at,
+                          std::size_t size) noexcept;
+CUresult mem_set_access(Next<CUdeviceptr, std::size_t, const CUmemAccessDesc*, std::size_t> next,
+                        CUdeviceptr at, std::size_t size, const CUmemAccessDesc* access,
+                        std::size_t count) noexcept;
+
 // ---- info.cpp: an engine is shown its own GPU -------------------------------------------------
 
 CUresult mem_get_info(Next<std::size_t*, std::size_t*> next, std::size_t* free,

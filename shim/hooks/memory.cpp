@@ -39,12 +39,14 @@ bool allocate_elastic(Process& process, CUdeviceptr* out, Bytes size) noexcept {
 // Allocates by `next()`, once more if the pool could make room.
 template <class F>
 CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F next) noexcept {
-  CUresult result = next();
   ContextId context;
   DeviceId device;
-  if (result == CUDA_ERROR_OUT_OF_MEMORY &&
-      driver::current_context(context, device) == driver::Status::ok &&
-      process.make_room(device, Bytes(size))) {
+  const bool known = driver::current_context(context, device) == driver::Status::ok;
+  if (known) {
+    process.keep_promises(device, Bytes(size));
+  }
+  CUresult result = next();
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && known && process.make_room(device, Bytes(size))) {
     result = next();
   }
   if (result == CUDA_SUCCESS) {
@@ -93,6 +95,13 @@ CUresult mem_alloc(Next<CUdeviceptr*, std::size_t> next, CUdeviceptr* out,
 CUresult mem_alloc_pitch(Next<CUdeviceptr*, std::size_t*, std::size_t, std::size_t, unsigned> next,
                          CUdeviceptr* out, std::size_t* pitch, std::size_t width,
                          std::size_t height, unsigned element) noexcept {
+  auto* process = Process::existing();
+  ContextId context;
+  DeviceId device;
+  if (process != nullptr && driver::current_context(context, device) == driver::Status::ok) {
+    // The pitch is the driver's to choose: at most twice the width, and 512 bytes.
+    process->keep_promises(device, Bytes((2 * width + 512) * height));
+  }
   const CUresult result = next(out, pitch, width, height, element);
   if (result == CUDA_SUCCESS && Process::get() != nullptr) {
     count(*out, *pitch * height);

@@ -3,11 +3,25 @@
 #include "shim/process.hpp"
 
 namespace kvcached::hooks {
+namespace {
+
+bool is_elastic(CUdeviceptr address) noexcept {
+  auto* process = Process::existing();
+  return process != nullptr && process->find(address).has_value();
+}
+
+}  // namespace
+
 CUresult mem_create(
     Next<CUmemGenericAllocationHandle*, std::size_t, const CUmemAllocationProp*, unsigned long long>
         next,
     CUmemGenericAllocationHandle* out, std::size_t size, const CUmemAllocationProp* properties,
     unsigned long long flags) noexcept {
+  auto* process = Process::existing();
+  if (process != nullptr && properties != nullptr &&
+      properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
+    process->keep_promises(driver::DeviceId{properties->location.id}, Bytes(size));
+  }
   const CUresult result = next(out, size, properties, flags);
   if (result == CUDA_SUCCESS && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
       Process::get() != nullptr) {
@@ -39,11 +53,25 @@ CUresult mem_map(
 }
 
 CUresult mem_unmap(Next<CUdeviceptr, std::size_t> next, CUdeviceptr at, std::size_t size) noexcept {
+  if (is_elastic(at)) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
   const CUresult result = next(at, size);
   if (result == CUDA_SUCCESS && Process::existing() != nullptr) {
     accounts().unmapped(at, Bytes(size));
   }
   return result;
+}
+
+CUresult mem_address_free(Next<CUdeviceptr, std::size_t> next, CUdeviceptr at,
+                          std::size_t size) noexcept {
+  return is_elastic(at) ? CUDA_ERROR_INVALID_VALUE : next(at, size);
+}
+
+CUresult mem_set_access(Next<CUdeviceptr, std::size_t, const CUmemAccessDesc*, std::size_t> next,
+                        CUdeviceptr at, std::size_t size, const CUmemAccessDesc* access,
+                        std::size_t count) noexcept {
+  return is_elastic(at) ? CUDA_ERROR_INVALID_VALUE : next(at, size, access, count);
 }
 
 }  // namespace kvcached::hooks

@@ -40,6 +40,14 @@ void Guesses::settle(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
   guesses_.erase(found);
 }
 
+Pages Guesses::kept(const Member& member) noexcept {
+  const std::lock_guard lock(mutex_);
+  Pages sum;
+  for (const Guess& guess : guesses_)
+    if (guess.member == &member) sum += guess.kept;
+  return sum;
+}
+
 bool Guesses::back(Guess& guess) noexcept {
   const Instant deadline = clock_.now() + kPatience;
   for (Duration pause = milliseconds(1);;

@@ -29,6 +29,9 @@ class Guesses {
   // The buffer is claimed, whole or freed: what was kept for it goes back. Others are ignored.
   void settle(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
 
+  // What is kept for them all: memory that the engine was told it has, and that is not taken yet.
+  Pages kept(const Member& member) noexcept;
+
   // Backs all of them; waits for another thread that does. False after five seconds: the GPU has no
   // memory for one of them, in spite of the pool's word. Makes driver calls.
   bool back_all() noexcept;

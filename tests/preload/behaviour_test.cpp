@@ -15,6 +15,25 @@ TEST(Behaviour, EdgesAreThoseOfPlainMemory) {
   EXPECT_EQ(with.out, plain.out);
 }
 
+TEST(Behaviour, EveryQuestionIsAnsweredAsForPlainMemory) {
+  const auto plain = run_program({program("identity")});
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  const auto with = run_program({program("identity")}, elastic());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, plain.out);
+}
+
+TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
+  const auto with = run_program({program("sharing")}, elastic());
+  ASSERT_EQ(with.status, 0) << with.err;
+  const std::string refused = "ipc 801\ndma-buf 801 -1\n";
+  EXPECT_EQ(with.out, "alloc 0\n" + refused + refused + "fill 0\nfree 0\n");
+  const auto log = lines_of(with.err);
+  ASSERT_EQ(log.size(), 2U) << with.err;
+  EXPECT_NE(log[0].find("an IPC handle was asked for"), std::string::npos) << log[0];
+  EXPECT_NE(log[1].find("a handle for other devices was asked for"), std::string::npos) << log[1];
+}
+
 TEST(Behaviour, SixtyFourThreadsAtOnce) {
   for (const Environment& variables : {Environment{}, elastic()}) {
     const auto outcome = run_program({program("behaviour"), "threads"}, variables);

@@ -28,5 +28,25 @@ TEST(Evidence, WorkIsRefusedWhenThereIsNoMemoryToBackItWith) {
   EXPECT_EQ(outcome.out, "alloc 0\nfill 2\nfill 0\nread 0\nlast 2\nfree 0\n") << outcome.err;
 }
 
+class Full : public testing::TestWithParam<const char*> {};
+
+TEST_P(Full, NoMoreIsGivenThanThereIs) {
+  const auto run = [](const Environment& variables) {
+    return run_program({program("full"), GetParam()}, on_small_gpu(variables, "128MiB"));
+  };
+  const auto plain = run({});
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  ASSERT_EQ(plain.out, "first 0\nlate 2\nuse 0\n");
+  const auto with = run(elastic());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, plain.out) << with.err;
+  const int missing = std::stoi(plain.err) - std::stoi(with.err);
+  EXPECT_LE(missing, 2) << plain.err << with.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Full,
+                         testing::Values("plain", "elastic", "async", "pitch", "create"),
+                         [](const auto& way) { return std::string(way.param); });
+
 }  // namespace
 }  // namespace kvcached::test
