@@ -350,8 +350,12 @@ std::optional<Elastic> Process::find(driver::Address address) noexcept {
   if (state_.registry.empty()) return std::nullopt;
   const cache::Lookup found = state_.registry.find(address);
   if (found.found == cache::Found::unknown) return std::nullopt;
-  Elastic answer{found.buffer->base(), found.buffer->requested(), found.buffer->device(),
-                 found.buffer->context(), 0};
+  Elastic answer{found.buffer->base(),
+                 found.buffer->requested(),
+                 found.buffer->device(),
+                 found.buffer->context(),
+                 0,
+                 found.buffer->use() == cache::Use::whole};
   const std::shared_lock lock(state_.ids_mutex);
   const auto id = state_.ids.find(found.buffer.get());
   if (id != state_.ids.end()) answer.id = id->second;

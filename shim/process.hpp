@@ -31,6 +31,7 @@ struct Elastic {
   driver::DeviceId device;
   driver::ContextId context;
   std::uint64_t id = 0;  // never reused within the process, never 0
+  bool whole = false;    // backed for good: its pages stay what they are
 };
 
 enum class FreeAnswer : std::uint8_t {

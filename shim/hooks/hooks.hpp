@@ -79,6 +79,11 @@ CUresult mem_get_address_range(Next<CUdeviceptr*, std::size_t*, CUdeviceptr> nex
                                CUdeviceptr* base, std::size_t* size, CUdeviceptr address) noexcept;
 CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> next, void* data,
                                CUpointer_attribute attribute, CUdeviceptr address) noexcept;
+// Where a program pins memory for other devices, its pages must be the final ones: refused for
+// memory that somebody backs piece by piece.
+CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdeviceptr> next,
+                               const void* value, CUpointer_attribute attribute,
+                               CUdeviceptr address) noexcept;
 CUresult pointer_get_attributes(Next<unsigned, CUpointer_attribute*, void**, CUdeviceptr> next,
                                 unsigned count, CUpointer_attribute* attributes, void** data,
                                 CUdeviceptr address) noexcept;

@@ -52,6 +52,26 @@ void correct(void* data, CUpointer_attribute attribute, const Elastic& buffer) n
   }
 }
 
+// Success: other devices may reach the address behind the driver's back.
+CUresult pin(CUdeviceptr address) noexcept {
+  if (!elastic_at(address)) {
+    return CUDA_SUCCESS;
+  }
+  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 &&
+      !Process::existing()->back_unclaimed()) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
+  const auto buffer = elastic_at(address);
+  if (!buffer || buffer->whole) {
+    return CUDA_SUCCESS;
+  }
+  static constinit std::atomic<bool> said{false};
+  if (!said.exchange(true)) {
+    warn("elastic memory at {:#x} was to be pinned: refused, its pages come and go", address);
+  }
+  return CUDA_ERROR_NOT_SUPPORTED;
+}
+
 }  // namespace
 
 CUresult mem_get_address_range(Next<CUdeviceptr*, std::size_t*, CUdeviceptr> next,
@@ -67,6 +87,9 @@ CUresult mem_get_address_range(Next<CUdeviceptr*, std::size_t*, CUdeviceptr> nex
 
 CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> next, void* data,
                                CUpointer_attribute attribute, CUdeviceptr address) noexcept {
+  if (attribute == CU_POINTER_ATTRIBUTE_P2P_TOKENS) {
+    if (const CUresult refused = pin(address)) return refused;
+  }
   const CUresult result = next(data, attribute, address);
   if (result == CUDA_SUCCESS && data != nullptr) {
     if (const auto buffer = elastic_at(address)) {
@@ -74,6 +97,15 @@ CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> nex
     }
   }
   return result;
+}
+
+CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdeviceptr> next,
+                               const void* value, CUpointer_attribute attribute,
+                               CUdeviceptr address) noexcept {
+  if (attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) {
+    if (const CUresult refused = pin(address)) return refused;
+  }
+  return next(value, attribute, address);
 }
 
 CUresult pointer_get_attributes(Next<unsigned, CUpointer_attribute*, void**, CUdeviceptr> next,

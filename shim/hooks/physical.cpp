@@ -17,14 +17,13 @@ CUresult mem_create(
         next,
     CUmemGenericAllocationHandle* out, std::size_t size, const CUmemAllocationProp* properties,
     unsigned long long flags) noexcept {
-  auto* process = Process::existing();
-  if (process != nullptr && properties != nullptr &&
-      properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE) {
+  const bool on_device =
+      properties != nullptr && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
+  if (auto* process = on_device ? Process::existing() : nullptr) {
     process->keep_promises(driver::DeviceId{properties->location.id}, Bytes(size));
   }
   const CUresult result = next(out, size, properties, flags);
-  if (result == CUDA_SUCCESS && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE &&
-      Process::get() != nullptr) {
+  if (result == CUDA_SUCCESS && on_device && Process::get() != nullptr) {
     // Not the current context's device: the program may have none yet.
     accounts().created(*out, {Bytes(size), driver::DeviceId{properties->location.id}});
   }

@@ -27,11 +27,14 @@ TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
   const auto with = run_program({program("sharing")}, elastic());
   ASSERT_EQ(with.status, 0) << with.err;
   const std::string refused = "ipc 801\ndma-buf 801 -1\n";
-  EXPECT_EQ(with.out, "alloc 0\n" + refused + refused + "fill 0\nfree 0\n");
+  EXPECT_EQ(with.out, "alloc 0\n" + refused + refused + "fill 0\nfree 0\nplain 0\n" +
+                          "pin refused 0 resident 8388608\n" + "pin refused 1 resident 2097152\n" +
+                          "pin refused 1 resident 2097152\n");
   const auto log = lines_of(with.err);
-  ASSERT_EQ(log.size(), 2U) << with.err;
+  ASSERT_EQ(log.size(), 3U) << with.err;
   EXPECT_NE(log[0].find("an IPC handle was asked for"), std::string::npos) << log[0];
   EXPECT_NE(log[1].find("a handle for other devices was asked for"), std::string::npos) << log[1];
+  EXPECT_NE(log[2].find("was to be pinned"), std::string::npos) << log[2];
 }
 
 TEST(Behaviour, SixtyFourThreadsAtOnce) {

@@ -1,13 +1,33 @@
 // link: -lcuda
 // Asks twice for every handle by which other processes or devices could reach elastic memory, then
-// uses the memory.
+// uses the memory; and pins memory for other devices, as whose pages nobody decides, and claimed.
 #include <cstdio>
 #include <initializer_list>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "shim/include/kvcached.h"
+
+namespace {
+
+constexpr std::size_t kSize = 8 << 20;
+
+std::size_t resident(CUdeviceptr at) {
+  std::size_t bytes = 0;
+  kvcached_resident(at, 0, kSize, &bytes);
+  return bytes;
+}
+
+void pin(CUdeviceptr at) {
+  unsigned yes = 1;
+  const auto set = cuPointerSetAttribute(&yes, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, at + 4096);
+  unsigned long long tokens[2] = {};
+  cuPointerGetAttribute(tokens, CU_POINTER_ATTRIBUTE_P2P_TOKENS, at);
+  std::printf("pin refused %d resident %zu\n", set == CUDA_ERROR_NOT_SUPPORTED, resident(at));
+}
+
+}  // namespace
 
 int main() {
-  constexpr std::size_t kSize = 8 << 20;
   CUcontext context = nullptr;
   CUdeviceptr at = 0;
   cuInit(0);
@@ -26,5 +46,17 @@ int main() {
   }
   std::printf("fill %d\n", static_cast<int>(cuMemsetD8_v2(at, 1, kSize)));
   std::printf("free %d\n", static_cast<int>(cuMemFree_v2(at)));
+  CUdeviceptr plain = 0;
+  cuMemAlloc_v2(&plain, 1 << 20);
+  unsigned yes = 1;
+  std::printf("plain %d\n", static_cast<int>(cuPointerSetAttribute(
+                                &yes, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, plain)));
+  cuMemAlloc_v2(&at, kSize);
+  pin(at);
+  CUdeviceptr claimed = 0;
+  cuMemAlloc_v2(&claimed, kSize);
+  kvcached_grow(claimed, 0, 2 << 20, 1000);
+  pin(claimed);
+  pin(claimed);
   return 0;
 }
