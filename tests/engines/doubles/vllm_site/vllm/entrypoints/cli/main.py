@@ -71,9 +71,11 @@ def main():
     parser.add_argument("verb", choices=["serve"])
     parser.add_argument("model")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--gpu-memory-utilization", type=float, choices=[0.45], required=True)
+    parser.add_argument("--kv-cache-memory-bytes", type=int, choices=[20 << 30], required=True)
+    parser.add_argument("--api-server-count", type=int, required=True)
     options, _ = parser.parse_known_args()
     vllm.started("serve")
+    print("Application startup complete\n" * options.api_server_count, flush=True)
     asyncio.run(serve(options.port))
 
 
