@@ -49,10 +49,6 @@ CACHE_GIB = {"offline": 16}  # others:
 USUAL_CACHE_GIB = 20
 
 
-def api_servers(mode):
-    return API_SERVERS.get(mode, 1)
-
-
 def cache_mib(options, mode):
     """The size of each engine's KV cache."""
     return (options.kv_gib or CACHE_GIB.get(mode, USUAL_CACHE_GIB)) * 1024
@@ -64,7 +60,7 @@ def server_command(options, mode, port, program=VLLM):
             "--skip-tokenizer-init", "--host", "127.0.0.1", "--port", str(port),
             "--kv-cache-memory-bytes", str(cache_mib(options, mode) << 20),
             "--gpu-memory-utilization", str(UTILIZATION), "--seed", str(SEED),
-            "--api-server-count", str(api_servers(mode))]
+            "--api-server-count", str(API_SERVERS.get(mode, 1))]
 
 
 def llm_arguments(options, mode):

@@ -125,12 +125,9 @@ class Http(Side):
                       self.env, self.log, self.folder, cpus)
 
     def when_ready(self):
-        """None: not yet. One of its servers is healthy earlier than all are."""
-        if self.engine.is_healthy() and (
-                engine.api_servers(self.mode) == 1 or self.log.read_text(errors="replace").count(
-                    "Application startup complete") >= engine.api_servers(self.mode)):
-            return time.time()
-        return None
+        """None: not yet. Where there are several API servers, the first has to be; all of them wait
+        for the same engine core."""
+        return time.time() if self.engine.is_healthy() else None
 
     def play(self, plan, step, piece, capacity, number):
         answers, busy, shares, begun, ended = self.send(

@@ -323,16 +323,6 @@ class CommandTest(unittest.TestCase):
                 server.Failed, "stock: 1 of 3 requests failed; the first: 400: no such model"):
             side.send([workloads.Request([1], 1)] * 3)
 
-    def test_a_server_is_ready_when_all_its_api_servers_are(self):
-        options = self.bench.options(places=None)
-        (options.results / "logs").mkdir()
-        side = sides.Http(options, "serve", "stock", sides.Limit())
-        side.engine = types.SimpleNamespace(is_healthy=lambda: True)
-        side.log.write_text("Application startup complete.\n" * 3)
-        self.assertIsNone(side.when_ready())
-        side.log.write_text("Application startup complete.\n" * 4)
-        self.assertIsNotNone(side.when_ready())
-
     def test_what_is_over_its_limit_is_ended(self):
         done = self.bench.measure("--modes", "offline", "--rounds", "1", "--run-limit", "0.6",
                                   stub="hang")

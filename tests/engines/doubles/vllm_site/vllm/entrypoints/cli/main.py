@@ -75,7 +75,6 @@ def main():
     parser.add_argument("--api-server-count", type=int, required=True)
     options, _ = parser.parse_known_args()
     vllm.started("serve")
-    print("Application startup complete\n" * options.api_server_count, flush=True)
     asyncio.run(serve(options.port))
 
 
