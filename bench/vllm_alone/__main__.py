@@ -15,7 +15,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
 
-from vllm_alone import gpu, report, runner  # noqa: E402
+from vllm_alone import engine, gpu, report, runner  # noqa: E402
 
 ROOT = HERE.parent.parent
 BAD_INPUT = 2
@@ -62,10 +62,13 @@ def parser():
     measure.add_argument("--deadline", type=positive(float), default=float("inf"),
                          metavar="SECONDS", help="start no round that might end later than this")
     measure.add_argument("--run-limit", type=positive(float), default=300.0, metavar="SECONDS",
-                         help="the most that the start of a mode's engines, or one round, may take "
+                         help="the most that the start of engines, or one round, may take "
                               "(%(default)s)")
-    measure.add_argument("--utilization", type=positive(float), default=0.45, metavar="SHARE",
-                         help="of the GPU's memory for each of the two engines (%(default)s)")
+    measure.add_argument("--kv-gib", type=positive(int), metavar="GIB",
+                         help="each engine's KV cache (%d; offline %d)" % (
+                             engine.USUAL_CACHE_GIB, engine.CACHE_GIB["offline"]))
+    measure.add_argument("--no-pin", dest="pin", action="store_false",
+                         help="let client and engines run on all processors")
     measure.add_argument("--gpu", type=int, metavar="N", help="which GPU, by its bus order (0)")
     measure.add_argument("--set", action="append", default=[], metavar="KVCACHED_NAME=VALUE",
                          dest="setting", help="a setting of the elastic engine")
@@ -85,8 +88,6 @@ def check(options):
         refuse("--site %s: no vllm in it" % options.site)
     if not options.model and not options.site:
         refuse("give --site, or --model")
-    if options.utilization >= 0.5:
-        refuse("--utilization %g: two engines do not fit" % options.utilization)
     options.model = options.model or options.site / "_bundle"
     if not (options.model / "config.json").is_file():
         refuse("--model %s: no config.json in it" % options.model)

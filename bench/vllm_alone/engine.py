@@ -9,11 +9,13 @@ SEED = 0
 
 
 def environment(options, mode, elastic, pool, library_log):
-    """The same for both kinds but for the library. Everything that is compiled on the way is kept
-    in the work folder, so that only the first start there pays for it."""
+    """The same for both kinds but for the library. What is compiled on the way is kept in the work
+    folder, so that only the first start there pays for it; engines that start at once keep it
+    apart."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")}
     env.pop("LD_PRELOAD", None)
-    cache = options.work / "cache"
+    cache = options.work / "cache" / ("%s-%s" % ("serve" if mode == "start" else mode,
+                                                 "elastic" if elastic else "stock"))
     env.update(PYTHONUNBUFFERED="1", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1",
                VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", VLLM_CACHE_ROOT=str(cache / "vllm"),
                TRITON_CACHE_DIR=str(cache / "triton"))
@@ -38,19 +40,33 @@ def environment(options, mode, elastic, pool, library_log):
 
 
 VLLM = ("-m", "vllm.entrypoints.cli.main")
+# With one, this process is what limits bursts of short requests, and not the engine.
+API_SERVERS = {"serve": 4, "profile": 4}
+# Of the GPU's memory. It does not decide the KV cache's size, which is given; so much must be free
+# when an engine starts.
+UTILIZATION = 0.1
+CACHE_GIB = {"offline": 16}  # others:
+USUAL_CACHE_GIB = 20
 
 
-def server_command(options, port, program=VLLM):
+def cache_mib(options, mode):
+    """The size of each engine's KV cache."""
+    return (options.kv_gib or CACHE_GIB.get(mode, USUAL_CACHE_GIB)) * 1024
+
+
+def server_command(options, mode, port, program=VLLM):
     return [options.python, *program, "serve", str(options.model),
             "--served-model-name", MODEL_NAME, "--load-format", options.load_format,
             "--skip-tokenizer-init", "--host", "127.0.0.1", "--port", str(port),
-            "--gpu-memory-utilization", str(options.utilization), "--seed", str(SEED)]
+            "--kv-cache-memory-bytes", str(cache_mib(options, mode) << 20),
+            "--gpu-memory-utilization", str(UTILIZATION), "--seed", str(SEED),
+            "--api-server-count", str(API_SERVERS.get(mode, 1))]
 
 
-def llm_arguments(options):
+def llm_arguments(options, mode):
     return {"model": str(options.model), "load_format": options.load_format,
-            "skip_tokenizer_init": True, "gpu_memory_utilization": options.utilization, "seed": SEED,
-            "disable_log_stats": True}
+            "skip_tokenizer_init": True, "kv_cache_memory_bytes": cache_mib(options, mode) << 20,
+            "gpu_memory_utilization": UTILIZATION, "seed": SEED, "disable_log_stats": True}
 
 
 def stat(options, pool):
@@ -66,10 +82,10 @@ def stat(options, pool):
         return None
 
 
-def cache_mib(log):
-    """The size of the KV cache by vLLM's own log; None where it does not say."""
-    found = re.search(r"Available KV cache memory: ([0-9.]+) GiB", log.read_text(errors="replace"))
-    return float(found[1]) * 1024 if found else None
+def cache_tokens(log):
+    """What the KV cache holds by vLLM's own log; None where it does not say."""
+    found = re.search(r"GPU KV cache size: ([0-9,]+) tokens", log.read_text(errors="replace"))
+    return int(found[1].replace(",", "")) if found else None
 
 
 def adapter_states(shown):

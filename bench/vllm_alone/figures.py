@@ -1,21 +1,23 @@
-"""What the records say: values of one round, and stock beside elastic over the rounds."""
+"""What the records say: values of one round, and stock beside elastic, piece by piece."""
+import math
 import statistics
 
 from . import workloads
 from .client import percentile
 
-LEAST_FOR_P99 = 50   # requests of one round
+LEAST_FOR_P99 = 50   # requests of one piece, or one round
+CONFIDENCE = 0.90
 # Metric: (better is, limit of the ratio elastic / stock). Others have no goal.
 GOALS = {"tokens/s": ("at least", 0.99)}
 GOALS.update({name + share: ("at most", 1.03) for name in ("TTFT ", "TPOT ")
               for share in ("p50 ms", "p99 ms")})
 STARTUP_LIMIT_S = 0.5
-IDLE_LIMIT_MIB = 600.0   # above weights, activations and context, so long after a burst:
+IDLE_LIMIT_MIB = 600.0   # above weights, activations and context, so long after a load:
 IDLE_S = 10.0
 PREFIX_CACHE = "5%"      # the default of KVCACHED_PREFIX_CACHE
 SHARES = {"p50 ms": 0.5, "p99 ms": 0.99}
 # A steady load's tokens per second say how much was asked, not how much the engine can do.
-BURSTS = {step.name for steps in workloads.PLANS.values() for step in steps
+BURSTS = {step.name for steps in workloads.PLANS.values() for step in workloads.asked(steps)
           if isinstance(step, workloads.Burst)}
 
 
@@ -78,25 +80,38 @@ def comparable(pair):
     return len(pair) == 2 and len({str(r["machine"]["gpu"]) for r in pair.values()}) == 1
 
 
+def interval(values):
+    """Where the median lies with CONFIDENCE or more, if whether a value is above it is like tossing
+    a coin; of less than five values, from the lowest to the highest."""
+    values, count = sorted(values), len(values)
+    outside, place = 0.0, 0
+    while (outside := outside + math.comb(count, place) / 2 ** count) <= (1 - CONFIDENCE) / 2:
+        place += 1
+    return values[max(place, 1) - 1], values[-max(place, 1)]
+
+
 class Row:
     """One metric of one workload over all rounds."""
 
     def __init__(self, mode, workload, metric):
         self.mode, self.workload, self.metric = mode, workload, metric
         self.by_kind = {"stock": [], "elastic": []}
-        self.ratios = []
-        self.pooled = None  # the ratio of all rounds taken as one
+        self.pairs = []     # elastic / stock of pieces next to each other
+        self.rounds = []    # of whole rounds
+        self.pooled = None  # of all rounds taken as one
 
     def ratio(self):
-        return statistics.median(self.ratios) if self.ratios else None
+        return statistics.median(self.pairs) if self.pairs else None
 
     def verdict(self):
-        """met, missed, or nothing where there is no goal or no pair."""
-        if not self.ratios or self.metric not in GOALS:
+        """met or missed, and whether the noise is too much to tell; nothing where there is no goal
+        or no pair."""
+        if not self.pairs or self.metric not in GOALS:
             return ""
         better, limit = GOALS[self.metric]
         good = self.ratio() >= limit if better == "at least" else self.ratio() <= limit
-        return "met" if good else "missed"
+        low, high = interval(self.pairs)
+        return ("met" if good else "missed") + (" within noise" if low <= limit <= high else "")
 
     def distance(self):
         """How far the ratio lies from its goal's limit."""
@@ -104,6 +119,17 @@ class Row:
 
     def median(self, kind):
         return statistics.median(self.by_kind[kind]) if self.by_kind[kind] else None
+
+
+def pieces(record):
+    """{(workload, number of the piece): its values}"""
+    return {(name, number): values({"workloads": {name: [figures]}})
+            for name, found in record["workloads"].items() for number, figures in enumerate(found)}
+
+
+def ratios(stock, elastic):
+    """(key, elastic / stock) of what both have."""
+    return [(key, elastic[key] / stock[key]) for key in stock if stock[key] and key in elastic]
 
 
 def rows(records, mode):
@@ -117,9 +143,12 @@ def rows(records, mode):
         if comparable(pair):
             for kind, record in pair.items():
                 compared[kind].append(record)
-            for key in measured["stock"].keys() & measured["elastic"].keys():
-                if measured["stock"][key]:
-                    found[key].ratios.append(measured["elastic"][key] / measured["stock"][key])
+            for key, ratio in ratios(measured["stock"], measured["elastic"]):
+                found[key].rounds.append(ratio)
+            stock, elastic = pieces(pair["stock"]), pieces(pair["elastic"])
+            for piece in stock.keys() & elastic.keys():
+                for key, ratio in ratios(stock[piece], elastic[piece]):
+                    found[key].pairs.append(ratio)
     stock, elastic = (pooled(compared[kind]) for kind in ("stock", "elastic"))
     for key in stock:
         if elastic.get(key) and stock[key]:
@@ -167,14 +196,14 @@ def tokens(records, mode):
 
 
 def idle_memory(records, mode, settings):
-    """What elastic engines keep IDLE_S after a burst above weights, activations and context, which
+    """What elastic engines keep IDLE_S after a load above weights, activations and context, which
     is what stock has then without its KV cache: (MiB of each pair, the limit in MiB). The limit is
     None where no pair tells."""
     kept, limit = [], None
     for pair in rounds(records, mode).values():
         if not comparable(pair) or not all(pair[kind].get("cache_mib") for kind in pair):
             continue
-        used = {kind: after_burst(record) for kind, record in pair.items()}
+        used = {kind: after_load(record) for kind, record in pair.items()}
         if None not in used.values():
             kept.append(used["elastic"] - (used["stock"] - pair["stock"]["cache_mib"]))
             cap = cap_mib(settings.get("KVCACHED_PREFIX_CACHE", PREFIX_CACHE),
@@ -183,11 +212,11 @@ def idle_memory(records, mode, settings):
     return kept, limit
 
 
-def after_burst(record):
-    """MiB at IDLE_S into the rest."""
+def after_load(record):
+    """MiB at IDLE_S into the rest, if it is that long."""
     curves = [phase["curve"] for phase in record["memory"]["phases"].values() if "curve" in phase]
     reached = [used for at, used in curves[0] if at <= IDLE_S] if curves else []
-    return reached[-1] if reached else None
+    return reached[-1] if reached and curves[0][-1][0] >= IDLE_S else None
 
 
 def cap_mib(text, cache_mib):

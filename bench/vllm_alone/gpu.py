@@ -3,6 +3,8 @@ import ctypes
 import threading
 import time
 
+from . import processes
+
 MIB = 1 << 20
 LIBRARIES = ("libnvidia-ml.so.1", "/usr/local/nvidia/lib64/libnvidia-ml.so.1")
 
@@ -79,21 +81,20 @@ class Gpu:
 
 
 class Watch:
-    """Samples the memory in use, in a thread. The engines that it is of start one after the other:
-    a process that appears belongs to the one that was started last."""
+    """Samples the memory of each process on the GPU, in a thread."""
 
     def __init__(self, gpu, every=0.1):
         self.gpu = gpu
         self.every = every
-        self.samples = []  # (time.time(), MiB on the whole GPU, {process: MiB or None})
-        self.starts = []   # (engine, MiB on the whole GPU before it)
-        self.owners = {}   # process: engine; None for those that were there before
+        self.sessions = []  # of the engines
+        self.samples = []   # (time.time(), {process: MiB or None})
+        self.before = frozenset()
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self):
         if self.gpu.used_mib() is not None:
-            self._own(self.gpu.processes_mib())
+            self.before = frozenset(self.gpu.processes_mib())
             self.thread.start()
         return self
 
@@ -102,37 +103,26 @@ class Watch:
         if self.thread.ident:
             self.thread.join()
 
-    def starting(self, engine):
-        self.starts.append((engine, self.gpu.used_mib()))
-
-    def _own(self, processes):
-        engine = self.starts[-1][0] if self.starts else None
-        for pid in processes:
-            self.owners.setdefault(pid, engine)
-
     def _sample(self):
         while not self.stopped.wait(self.every):
-            now, used, processes = time.time(), self.gpu.used_mib(), self.gpu.processes_mib()
-            if used is not None:
-                self._own(processes)
-                self.samples.append((now, used, processes))
+            self.samples.append((time.time(), self.gpu.processes_mib()))
 
-    def of(self, engine):
-        """An engine's memory as (time, MiB), and how it is known. By "process", if the driver says
-        what each takes. Else by "difference" from what the GPU had in use before its start: an
-        engine that another follows is taken to stay as it was then, which holds for stock."""
-        samples = list(self.samples)
-        mine = {pid for pid, owner in self.owners.items() if owner == engine}
-        told = {pid for _, _, sizes in samples for pid, size in sizes.items() if size is not None}
-        if mine and mine <= told:
-            return [(at, sum(sizes.get(pid) or 0 for pid in mine)) for at, _, sizes in samples], \
-                "process"
-        names = [name for name, _ in self.starts]
-        place = names.index(engine)
-        before = self.starts[place][1]
-        after = self.starts[place + 1][1] if place + 1 < len(names) else None
-        return [(at, (used if after is None else min(used, after)) - before)
-                for at, used, _ in samples], "difference"
+    def owners(self):
+        """{process on the GPU now: session}. Where the numbers are another name space's, both name
+        spaces count up as processes start, so that the order tells: each engine has one there."""
+        now = sorted(set(self.samples[-1][1]) - self.before) if self.samples else []
+        ours = {pid: processes.session_of(pid) for pid in now}
+        if all(session in self.sessions for session in ours.values()):
+            return ours
+        cores = sorted((core.pid, session) for session in self.sessions
+                       if (core := processes.engine_core(session)))
+        return dict(zip(now, (session for _, session in cores))) if len(now) == len(cores) else {}
+
+    def of(self, session):
+        """An engine's memory as (time, MiB); nothing where the driver does not tell."""
+        mine = [pid for pid, owner in self.owners().items() if owner == session]
+        told = [(at, [sizes.get(pid, 0) for pid in mine]) for at, sizes in list(self.samples)]
+        return [(at, sum(sizes)) for at, sizes in told if mine and None not in sizes]
 
 
 def summarize(samples, phases):

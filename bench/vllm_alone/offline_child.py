@@ -1,6 +1,6 @@
 """The process that runs vLLM's LLM class: offline_child.py JOB, a JSON file.
 
-It says when it is ready and then does what it is told, a line {"plan", "step", "repeat", "number"}
+It says when it is ready and then does what it is told, a line {"plan", "step", "piece", "number"}
 on its standard input each, until that ends. It answers each by a line in the job's file of answers.
 """
 import json
@@ -37,7 +37,7 @@ def generate(llm, requests):
 
 def do(llm, order, tiny):
     step = workloads.step_named(order["plan"], order["step"], tiny)
-    requests = workloads.requests(step, order["repeat"], number=order["number"])
+    requests = workloads.requests(step, order["piece"], number=order["number"])
     session = os.getsid(0)
     before = processes.processor_seconds(session)
     tokens, begun, seconds = generate(llm, requests)

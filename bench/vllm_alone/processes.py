@@ -44,6 +44,14 @@ def members(session):
     return found
 
 
+def session_of(pid):
+    """None where there is no such process."""
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None
+
+
 def engine_core(session):
     """vLLM's engine core: its main thread is the scheduler's. None where there is no such process."""
     for process in members(session):
@@ -55,27 +63,61 @@ def engine_core(session):
     return None
 
 
+def places(cpus):
+    """Processors for the client, for engine cores, and for the engines' other processes: each part
+    has its own, and both engines of a pair have the same. None where there are too few."""
+    cpus = sorted(cpus)
+    if len(cpus) < 8:
+        return None
+    core = 2 + len(cpus) // 4
+    return {"client": cpus[:2], "core": cpus[2:core], "others": cpus[core:]}
+
+
+@contextlib.contextmanager
+def only_on(cpus):
+    """For this thread and the processes that it starts meanwhile; None: wherever it may run."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cpus or before)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def place(session, where):
+    """Puts all threads of the session where they belong; so also those that come later."""
+    for process in members(session):
+        with contextlib.suppress(OSError):
+            part = "core" if "EngineCore" in process.title() else "others"
+            for thread in os.listdir(PROC / str(process.pid) / "task"):
+                with contextlib.suppress(OSError):  # it has just ended
+                    os.sched_setaffinity(int(thread), where[part])
+
+
 def processor_seconds(session):
-    """Processor time so far: the engine core's scheduler thread, all of the engine core, and the
-    session's other processes."""
-    seconds = {"at": time.monotonic(), "scheduler": 0.0, "core": 0.0, "others": 0.0}
+    """Processor time so far: the engine core's scheduler thread, all of the engine core, and each
+    of the session's other processes."""
+    seconds = {"at": time.monotonic(), "scheduler": 0.0, "core": 0.0, "others": {}}
     for process in members(session):
         try:
             if "EngineCore" in process.title():
                 seconds["scheduler"] += process.main_thread_seconds()
                 seconds["core"] += process.seconds
             else:
-                seconds["others"] += process.seconds
+                seconds["others"][process.pid] = process.seconds
         except (OSError, IndexError, ValueError):
             continue
     return seconds
 
 
 def shares(before, after):
-    """Processors taken between two calls of processor_seconds."""
+    """Processors taken between two calls of processor_seconds; `busiest`: by one of the others."""
     wall = max(after["at"] - before["at"], 1e-9)
-    return {name: round((after[name] - before[name]) / wall, 4)
-            for name in ("scheduler", "core", "others")}
+    others = [seconds - before["others"].get(pid, 0.0)
+              for pid, seconds in after["others"].items()]
+    taken = {name: after[name] - before[name] for name in ("scheduler", "core")}
+    taken.update(others=sum(others), busiest=max(others, default=0.0))
+    return {name: round(seconds / wall, 4) for name, seconds in taken.items()}
 
 
 def end(process, grace=20.0):

@@ -27,12 +27,14 @@ def comparison(records):
     for mode in ("offline", "serve"):
         for row in figures.rows(records, mode):
             goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
-            spread = "%.3f–%.3f" % (min(row.ratios), max(row.ratios)) if row.ratios else "–"
+            spread = "%.3f–%.3f" % figures.interval(row.pairs) if row.pairs else "–"
             lines.append([mode + ", " + row.workload, row.metric, number(row.ratio(), 3), spread,
-                          (goal + " " + row.verdict()).strip(), number(row.pooled, 3), number(row.median("stock")),
-                          number(row.median("elastic")), len(row.ratios)])
-    heads = ["workload", "metric", "elastic / stock", "lowest–highest", "goal",
-             "all rounds as one", "stock", "elastic", "pairs"]
+                          (goal + " " + row.verdict()).strip(), len(row.pairs),
+                          number(statistics.median(row.rounds) if row.rounds else None, 3),
+                          number(row.pooled, 3), number(row.median("stock")),
+                          number(row.median("elastic"))])
+    heads = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs",
+             "by rounds", "all as one", "stock", "elastic"]
     return table(heads, lines) if lines else "No round is complete."
 
 
@@ -40,10 +42,13 @@ def summary(records):
     """The goals that ratios decide, in one line."""
     judged = [row for mode in ("offline", "serve") for row in figures.rows(records, mode)
               if row.verdict()]
-    missed = [row for row in judged if row.verdict() == "missed"]
-    fewest = min((len(row.ratios) for row in judged), default=0)
-    return "%d of %d ratios meet their goal, by %d pairs or more.%s" % (
-        len(judged) - len(missed), len(judged), fewest, "" if not missed else
+    verdicts = [row.verdict() for row in judged]
+    missed = [row for row in judged if row.verdict().startswith("missed")]
+    fewest = min((len(row.pairs) for row in judged), default=0)
+    return "%d of %d ratios meet their goal (%d of them within noise), %d miss it (%d within " \
+           "noise), by %d pairs or more.%s" % (
+        len(judged) - len(missed), len(judged), verdicts.count("met within noise"),
+        len(missed), verdicts.count("missed within noise"), fewest, "" if not missed else
         " Farthest from it: " + "; ".join(
             "%s, %s, %s: %.3f" % (row.mode, row.workload, row.metric, row.ratio())
             for row in sorted(missed, key=figures.Row.distance, reverse=True)[:3]) + ".")
@@ -70,12 +75,12 @@ def idle(records, settings):
         if kept:
             middle = statistics.median(kept)
             lines.append(
-                "- %s: %s. %.0f s after a burst, elastic has %s MiB (%s–%s) above weights, "
+                "- %s: %s. %.0f s after a load, elastic has %s MiB (%s–%s) above weights, "
                 "activations and context; at most %s MiB, of which %s for cached prefixes." % (
                     mode, "met" if middle <= limit else "missed", figures.IDLE_S, number(middle, 0),
                     number(min(kept), 0), number(max(kept), 0), number(limit, 0),
                     number(limit - figures.IDLE_LIMIT_MIB, 0)))
-    return "\n".join(lines) or "Idle memory is not judged: it takes a pair, NVML and vLLM's log."
+    return "\n".join(lines) or "Idle memory is not judged: it takes a pair and NVML."
 
 
 def memory(records):
@@ -110,10 +115,11 @@ def scheduler(records):
         stock, elastic = (figures.processors(records, mode, k) for k in ("stock", "elastic"))
         for name in dict.fromkeys([*stock, *elastic]):
             lines.append([mode, name] + [number(shares.get(name, {}).get(part), 3)
-                                         for part in ("scheduler", "core", "others")
+                                         for part in ("scheduler", "core", "others", "busiest")
                                          for shares in (stock, elastic)])
     return table(["mode", "workload", "scheduler thread, stock", "elastic", "engine core, stock",
-                  "elastic", "other processes, stock", "elastic"], lines)
+                  "elastic", "other processes, stock", "elastic", "busiest of them, stock",
+                  "elastic"], lines)
 
 
 def probed(records):
@@ -171,7 +177,8 @@ def conditions(results, records, manifest):
                     for r in records.values()}.values():
         lines.append("- %s (%s), driver %s, %s processors" % (
             machine["gpu"] or "no GPU", machine["gpu_id"], machine["driver"],
-            machine["processors"]))
+            machine["processors"]) + ("" if not machine.get("places") else ": " + ", ".join(
+                "%d for %s" % (len(cpus), part) for part, cpus in machine["places"].items())))
     dates = sorted(r["date"] for r in records.values())
     if dates:
         lines.append("- %d records in %d calls, %s to %s; library %s" % (
@@ -187,18 +194,13 @@ def conditions(results, records, manifest):
         if unlike:
             lines.append("- %s: %d of %d pairs are of unlike GPUs (not compared)" % (
                 mode, unlike, len(pairs)))
-        caches = {kind: sorted({r["cache_mib"] for p in pairs if (r := p[kind]).get("cache_mib")})
+        caches = {kind: sorted({r["cache_tokens"] for p in pairs
+                                if (r := p[kind]).get("cache_tokens")})
                   for kind in ("stock", "elastic")}
         if any(caches.values()):
-            lines.append("- %s: KV cache by vLLM's log, MiB: " % mode + ", ".join(
-                "%s %s" % (kind, " or ".join(number(mib, 0) for mib in sizes) or "–")
-                for kind, sizes in caches.items()))
-    ways = {r["memory"].get("by") for r in records.values() if r["memory"]["trace"]} - {None}
-    if ways:
-        lines.append("- Memory of each engine: " + " and ".join({
-            "process": "by process, as the driver tells",
-            "difference": "by difference: the driver tells only the sum, stock is taken to stay as "
-                          "it was before the other one's start"}[way] for way in sorted(ways)))
+            lines.append("- %s: KV cache by vLLM's log, tokens: " % mode + ", ".join(
+                "%s %s" % (kind, " or ".join(number(count, 0) for count in counts) or "–")
+                for kind, counts in caches.items()))
     lines += ["- Steady loads refer to %s requests/s" % number(c) for c in
               sorted({r["capacity"] for r in records.values() if r["mode"] == "serve"})]
     busy = [(f["client_busy"], f["late_ms_p99"]) for r in records.values() if r["mode"] == "serve"
@@ -234,7 +236,10 @@ def write(results):
     text = "\n\n".join([
         "# vLLM alone on one GPU: elastic beside stock",
         summary(records),
-        "Ratios are medians of the rounds' ratios, the other figures medians of the rounds.",
+        "Ratios are medians over pairs: pieces that stock and elastic did one after the other. The "
+        "interval holds their median with 90 %; where it includes the goal's limit, the verdict is "
+        "within noise. Beside it stand the median of the rounds' ratios and the ratio of all rounds "
+        "as one; stock's and elastic's figures are medians of the rounds.",
         comparison(records), "## Start-up", startup(records),
         "## Memory of each engine", idle(records, manifest.get("settings", {})), memory(records),
         "## The same tokens", tokens(records),

@@ -6,16 +6,20 @@ import pathlib
 import shutil
 import time
 
-from . import duet, gpu, sides, workloads
+from . import duet, engine, gpu, processes, sides, workloads
 from .server import Failed
 
 MANIFEST, STARTS = "manifest.json", "starts.json"
 KINDS = ("stock", "elastic")
-MODES = ("serve", "offline", "start", "invariant", "profile")
-# Seconds where no earlier round tells: until the engines of a mode are up and warm, and of a round.
-FIRST_STARTS = 120.0
-FIRST_ROUND = {"serve": 100.0, "offline": 60.0, "start": 60.0, "invariant": 60.0, "profile": 40.0}
-ENDING = 10.0             # for the engines' end
+# Modes whose engines are up at the same time.
+GROUPS = (("serve", "offline", "profile"), ("start",), ("invariant",))
+MODES = tuple(mode for group in GROUPS for mode in group)
+# Seconds where no earlier round tells: until the engines of a group are up, and of a round.
+FIRST_STARTS = 150.0
+FIRST_ROUND = {"serve": 70.0, "offline": 40.0, "profile": 20.0, "start": 60.0, "invariant": 40.0}
+WARMING = 10.0            # for warming up a mode's engines, and their capacity
+ENDING = 15.0             # for the engines' end
+POLL = 0.02
 TAIL = 30                 # lines of a log that tell why an engine failed
 DONE, FAILED, UNFINISHED = 0, 1, 3
 
@@ -92,7 +96,11 @@ class Runner:
         self.options, self.device, self.say = options, device, say
         self.begun = time.monotonic()
         self.call = "%s %d %s" % (time.strftime("%Y-%m-%dT%H:%M:%S"), os.getpid(), boot())
-        self.machine = dict(device.describe(), processors=os.cpu_count())
+        cpus = os.sched_getaffinity(0)
+        options.places = processes.places(cpus) if options.pin else None
+        if options.places:
+            os.sched_setaffinity(0, options.places["client"])
+        self.machine = dict(device.describe(), processors=len(cpus), places=options.places)
         self.failures = 0
         self.limit = sides.Limit()
         self.library = hashlib.sha256(
@@ -108,8 +116,8 @@ class Runner:
         config = o.model / "config.json"
         now = {"library": self.library, "settings": o.setting, "tiny": o.tiny,
                "model": json.loads(config.read_text()) if config.exists() else str(o.model),
-               "load_format": o.load_format, "utilization": o.utilization,
-               "workloads": workloads.describe()}
+               "load_format": o.load_format, "kv_gib": o.kv_gib, "pin": o.pin,
+               "api_servers": engine.API_SERVERS, "workloads": workloads.describe()}
         now = json.loads(json.dumps(now))
         key = json.dumps([str(o.site), o.python, now["model"], o.load_format])
         self.compiled = o.work / ("compiled-" + hashlib.sha256(key.encode()).hexdigest()[:8])
@@ -138,12 +146,10 @@ class Runner:
                    if r["mode"] == mode]
         return max(seconds, default=FIRST_ROUND[mode])
 
-    def starts_estimate(self, mode):
-        """By starts on this machine, of this mode if there are any: on another one nothing is
-        compiled yet."""
-        here = [s for s in read_starts(self.options.results) if s["boot"] == boot() and s["seconds"]]
-        seconds = [s["seconds"] for s in here if s["mode"] == mode] or [s["seconds"] for s in here]
-        return max(seconds, default=FIRST_STARTS)
+    def starts_estimate(self):
+        """By starts on this machine: on another one nothing is compiled yet."""
+        return max((s["seconds"] for s in read_starts(self.options.results)
+                    if s["boot"] == boot() and s["seconds"]), default=FIRST_STARTS)
 
     def missing(self, mode):
         """Rounds that lack a record: both engines play them, again if need be."""
@@ -181,33 +187,72 @@ class Runner:
                       seconds=round(time.monotonic() - begun, 1))
         write(self.options.results / (name_of(mode, number, kind) + ".json"), record)
 
-    def play(self, mode, missing):
-        """As many rounds as there is time for, on engines that are started once."""
-        begun = time.monotonic()
+    def play(self, missing):
+        """Rounds of a group's modes, as many as there is time for, on engines that all start at
+        once. Nothing is asked until all are ready."""
+        begun, seconds = time.monotonic(), None
         self.within(ENDING)
-        engines = duet.Duet(self.options, self.device, mode, kinds_of(mode), self.limit, self.say)
-        ready = None
+        self.device.wait_until_free(self.options.baseline)
+        duets = {mode: duet.Duet(self.options, mode, kinds_of(mode), self.limit)
+                 for mode in missing}
+        up, broken = dict(duets), True
         try:
-            with engines:
-                capacity = self.capacity(mode, engines)
-                ready = time.monotonic()
-                if mode == "serve":
-                    self.compiled.touch()
-                for number in missing:
-                    if self.left() < self.round_estimate(mode) + ENDING:
-                        break
-                    self.within(ENDING)
-                    at = time.monotonic()
-                    order = [kind for kind in order_of(number) if kind in kinds_of(mode)]
-                    for kind, record in engines.play(number, order, capacity).items():
-                        self._keep(mode, number, kind, record, at)
-                    self.say("%s-%02d took %.0f s" % (mode, number, time.monotonic() - at))
+            with gpu.Watch(self.device) as watch:
+                for engines in duets.values():
+                    engines.launch()
+                    watch.sessions += [side.session for side in engines.sides.values()]
+                self._wait(up)
+                seconds = round(time.monotonic() - begun, 1)
+                for mode, engines in list(up.items()):
+                    if self._succeeds(mode, self.rounds, mode, engines, missing[mode], watch):
+                        self._forgive(mode)
+                    else:
+                        duet.end([up.pop(mode)], politely=False)
+            broken = False
         finally:
-            self._note_starts(mode, engines.sides, ready and round(ready - begun, 1))
+            duet.end(up.values(), politely=not broken)
+            for mode, engines in duets.items():
+                self._note_starts(mode, engines.sides, seconds)
+
+    def _wait(self, up):
+        """Until all are ready; a mode whose engines fail leaves `up`."""
+        waiting = dict(up)
+        while waiting:
+            for mode, engines in list(waiting.items()):
+                ready = []
+                if not self._succeeds(mode, lambda: ready.append(engines.is_ready())):
+                    duet.end([up.pop(mode)], politely=False)
+                elif not ready[0]:
+                    continue
+                del waiting[mode]
+            time.sleep(POLL)
+        for mode, engines in up.items():
+            self.say("%s: ready after %s" % (mode, ", ".join(
+                "%.1f s (%s)" % (side.startup_s, kind) for kind, side in engines.sides.items())))
+
+    def rounds(self, mode, engines, missing, watch):
+        if self.left() < WARMING + self.round_estimate(mode) + ENDING:
+            return
+        self.within(ENDING)
+        engines.warm_up()
+        capacity = self.capacity(mode, engines)
+        if mode == "serve":
+            self.compiled.touch()
+        for number in missing:
+            if self.left() < self.round_estimate(mode) + ENDING:
+                return
+            self.within(ENDING)
+            at = time.monotonic()
+            order = [kind for kind in order_of(number) if kind in kinds_of(mode)]
+            for kind, record in engines.play(number, order, capacity, watch).items():
+                self._keep(mode, number, kind, record, at)
+            self.say("%s-%02d took %.0f s" % (mode, number, time.monotonic() - at))
 
     def _note_starts(self, mode, started, seconds):
-        """`seconds` until all were ready, or None."""
-        entry = {"mode": mode, "call": self.call, "boot": boot(), "seconds": seconds,
+        """`seconds` until all of the group were ready; None where one of these was not."""
+        all_ready = all(side.ready for side in started.values())
+        entry = {"mode": mode, "call": self.call, "boot": boot(),
+                 "seconds": seconds if all_ready else None,
                  "startup_s": {kind: side.startup_s for kind, side in started.items()
                                if side.ready},
                  "killed": [kind for kind, side in started.items()
@@ -218,7 +263,8 @@ class Runner:
         """Starts alone, each ended as soon as it is ready. The first on a machine, where all is
         compiled, counts for nobody."""
         if not self.compiled.exists():
-            self._start("stock")
+            for kind in KINDS:
+                self._start(kind)
             self.compiled.touch()
         for number in missing:
             if self.left() < self.round_estimate(mode):
@@ -233,42 +279,52 @@ class Runner:
     def _start(self, kind):
         self.device.wait_until_free(self.options.baseline)
         self.within()
-        with gpu.Watch(self.device) as watch:
-            side = sides.Http(self.options, "start", kind, watch, self.limit)
-            with side:
-                pass
-            self._note_starts("start", {kind: side}, side.startup_s)
+        side = sides.Http(self.options, "start", kind, self.limit)
+        try:
+            side.launch()
+            while not side.is_ready():
+                time.sleep(POLL)
             return duet.record(side, side.engine.started)
+        finally:
+            side.end()
+            self._note_starts("start", {kind: side}, side.ready and side.startup_s)
 
     def run(self):
         """Goes on with what is missing, as far as the time reaches."""
-        for mode in self.options.modes:
-            missing = self.missing(mode)
-            needed = self.starts_estimate(mode) + self.round_estimate(mode) + ENDING
+        for group in GROUPS:
+            missing = {mode: found for mode in group
+                       if mode in self.options.modes and (found := self.missing(mode))}
+            needed = self.starts_estimate() + WARMING + ENDING + min(
+                map(self.round_estimate, missing), default=0.0)
             if not missing or self.left() < needed:
                 continue
-            begun = time.monotonic()
-            try:
-                (self.start if mode == "start" else self.play)(mode, missing)
-            except (Failed, OSError) as error:
-                self._failed(mode, error, time.monotonic() - begun)
+            if "start" in missing:
+                if self._succeeds("start", self.start, "start", missing["start"]):
+                    self._forgive("start")
             else:
-                (self.options.results / (mode + ".failed.json")).unlink(missing_ok=True)
-            finally:
-                shutil.rmtree(self.options.work / "run", ignore_errors=True)
+                self.play(missing)
+            shutil.rmtree(self.options.work / "run", ignore_errors=True)
         lacking = {mode: missing for mode in self.options.modes if (missing := self.missing(mode))}
         self.say("all rounds are there" if not lacking else "call again: %s" % ", ".join(
             "%s lacks %d rounds" % (mode, len(missing)) for mode, missing in lacking.items()))
         return FAILED if self.failures else UNFINISHED if lacking else DONE
 
-    def _failed(self, mode, error, seconds):
-        if self.left() <= ENDING:  # nobody is to blame
-            self.say("%s: the call's time is over in the middle of a round" % mode)
-            return
-        self.failures += 1
-        lines = tail(getattr(error, "log", None))
-        write(self.options.results / (mode + ".failed.json"), {
-            "name": mode, "error": str(error), "call": self.call, "seconds": round(seconds, 1),
-            "tail": lines})
-        self.say("%s FAILED: %s" % (mode, error))
-        print("\n".join("    | " + line for line in lines), flush=True)
+    def _forgive(self, mode):
+        (self.options.results / (mode + ".failed.json")).unlink(missing_ok=True)
+
+    def _succeeds(self, mode, action, *arguments):
+        """What fails is told, and kept, and ends only its own mode."""
+        try:
+            action(*arguments)
+            return True
+        except (Failed, OSError) as error:
+            if self.left() <= ENDING:  # nobody is to blame
+                self.say("%s: the call's time is over" % mode)
+                return False
+            self.failures += 1
+            lines = tail(getattr(error, "log", None))
+            write(self.options.results / (mode + ".failed.json"), {
+                "name": mode, "error": str(error), "call": self.call, "tail": lines})
+            self.say("%s FAILED: %s" % (mode, error))
+            print("\n".join("    | " + line for line in lines), flush=True)
+            return False

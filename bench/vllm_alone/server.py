@@ -20,17 +20,19 @@ class Failed(Exception):
 
 
 class Engine:
-    """A command in a session of its own. Its output goes to a file; it may be told lines."""
+    """A command in a session of its own, on some of the processors, if given. Its output goes to a
+    file; it may be told lines."""
 
-    def __init__(self, command, env, log, folder, is_told=False):
+    def __init__(self, command, env, log, folder, is_told=False, cpus=None):
         self.command, self.env, self.log, self.folder = command, env, log, folder
+        self.cpus = cpus
         self.stdin = subprocess.PIPE if is_told else subprocess.DEVNULL
         self.process = None
         self.ended_when_asked = True
 
     def __enter__(self):
         self.started = time.time()
-        with open(self.log, "w") as output:
+        with open(self.log, "w") as output, processes.only_on(self.cpus):
             self.process = subprocess.Popen(
                 self.command, stdin=self.stdin, stdout=output, stderr=subprocess.STDOUT,
                 env=self.env, cwd=self.folder, start_new_session=True, text=True)
@@ -62,19 +64,13 @@ class Engine:
 class Server(Engine):
     """A vLLM server on a free port."""
 
-    def __init__(self, make_command, env, log, folder):
+    def __init__(self, make_command, env, log, folder, cpus=None):
         self.port = free_port()
-        super().__init__(make_command(self.port), env, log, folder)
+        super().__init__(make_command(self.port), env, log, folder, cpus=cpus)
 
-    def wait_until_healthy(self, limit):
-        """Answers the seconds from its start."""
-        end = time.monotonic() + limit
-        while time.monotonic() < end:
-            self.check()
-            if self.request("GET", "/health", 2) == 200:
-                return time.time() - self.started
-            time.sleep(0.02)
-        raise Failed("not healthy within %.0f s" % limit, self.log)
+    def is_healthy(self):
+        self.check()
+        return self.request("GET", "/health", 2) == 200
 
     def request(self, method, path, limit):
         """The answer's status; None without an answer."""

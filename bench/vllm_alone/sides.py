@@ -5,14 +5,12 @@ import json
 import pathlib
 import shutil
 import subprocess
-import sys
 import time
 
 from . import client, engine, processes, workloads
 from .server import Engine, Failed, Server
 
 HERE = pathlib.Path(__file__).resolve().parent
-START_LIMIT = 300.0      # seconds for an engine to be ready: compiling takes its time
 WORKLOAD_LIMIT = 120.0   # seconds for all answers of one workload, after the last was due
 POLL = 0.01
 
@@ -34,16 +32,15 @@ class Limit:
 
 
 class Side:
-    """What both ways have in common. Within `with`, the engine is up."""
+    """What both ways have in common: the engine is launched, gets ready, is asked, and ends."""
 
-    def __init__(self, options, mode, kind, watch, limit):
-        self.options, self.mode, self.kind = options, mode, kind
-        self.watch, self.limit = watch, limit
+    def __init__(self, options, mode, kind, limit):
+        self.options, self.mode, self.kind, self.limit = options, mode, kind, limit
         self.elastic = kind == "elastic"
         self.log = options.results / "logs" / ("%s-%s.log" % (mode, kind))
         self.library_log = self.log.with_suffix(".kvcached.log")
         self.library_log.unlink(missing_ok=True)
-        self.folder = options.work / "run" / kind
+        self.folder = options.work / "run" / ("%s-%s" % (mode, kind))
         shutil.rmtree(self.folder, ignore_errors=True)
         self.pool = self.folder / "pool"
         self.pool.mkdir(parents=True)
@@ -51,24 +48,33 @@ class Side:
         self.ready = None
         self.last = time.time()  # when the last answer was there
         self.new_round()
-        self.engine = self.make_engine()
+        where = options.places
+        self.engine = self.make_engine(where and where["core"] + where["others"])
 
     def new_round(self):
         self.phases, self.stats, self.found = [], [], {}
 
-    def __enter__(self):
-        self.watch.starting(self.kind)
+    def launch(self):
         self.engine.__enter__()
-        try:
-            self.wait_until_ready(self.limit.left(START_LIMIT))
-            self._require_elastic()
-        except BaseException:
-            self.__exit__(*sys.exc_info())
-            raise
-        return self
 
-    def __exit__(self, *_):
-        self.engine.__exit__()
+    @property
+    def session(self):
+        return self.engine.process.pid
+
+    def is_ready(self):
+        """To be asked again and again."""
+        if self.ready is None:
+            self.limit.left()
+            self.ready = self.when_ready()
+            if self.ready:
+                self._require_elastic()
+                if self.options.places:
+                    processes.place(self.session, self.options.places)
+        return self.ready is not None
+
+    def end(self, politely=True):
+        if self.engine.process:
+            self.engine.__exit__()
 
     @property
     def startup_s(self):
@@ -91,17 +97,14 @@ class Side:
     def warm_up(self):
         for step in workloads.plan("warm-up", self.options.tiny):
             self.ask("warm-up", step)
-        self.note_statistics("warm")
 
-    def ask(self, plan, step, capacity=None, number=0):
-        """A step of a plan, in the round of that number."""
-        repeats = []
-        for repeat in range(getattr(step, "repeats", 1)):
-            figures, begun, self.last = self.play(plan, step, repeat, capacity, number)
-            self.phases.append((step.name, begun, self.last))
-            repeats.append(figures)
-        self.note_statistics("end of " + step.name)
-        self.found[step.name] = repeats
+    def ask(self, plan, step, piece=0, capacity=None, number=0):
+        """A piece of a plan's step, in the round of that number."""
+        figures, begun, self.last = self.play(plan, step, piece, capacity, number)
+        self.phases.append((step.name, begun, self.last))
+        self.found.setdefault(step.name, []).append(figures)
+        if piece == step.pieces - 1:
+            self.note_statistics("end of " + step.name)
 
     def rest(self, step):
         """From the end of what was asked before. Others may take longer, so that its end is not
@@ -116,17 +119,19 @@ class Side:
 class Http(Side):
     program = engine.VLLM
 
-    def make_engine(self):
-        return Server(lambda port: engine.server_command(self.options, port, self.program),
-                      self.env, self.log, self.folder)
+    def make_engine(self, cpus):
+        return Server(lambda port: engine.server_command(self.options, self.mode, port,
+                                                         self.program),
+                      self.env, self.log, self.folder, cpus)
 
-    def wait_until_ready(self, limit):
-        self.engine.wait_until_healthy(limit)
-        self.ready = time.time()
+    def when_ready(self):
+        """None: not yet. Where there are several API servers, the first has to be; all of them wait
+        for the same engine core."""
+        return time.time() if self.engine.is_healthy() else None
 
-    def play(self, plan, step, repeat, capacity, number):
+    def play(self, plan, step, piece, capacity, number):
         answers, busy, shares, begun, ended = self.send(
-            workloads.requests(step, repeat, capacity, number))
+            workloads.requests(step, piece, capacity, number))
         return dict(client.measure(answers), client_busy=round(busy, 3),
                     processors=shares), begun, ended
 
@@ -169,48 +174,56 @@ class Probed(Http):
     """Notes what each step takes in our code."""
     program = (str(HERE / "probed_server.py"),)
 
-    def make_engine(self):
+    def make_engine(self, cpus):
         self.probed = self.folder / "probed"
         self.env["VLLM_ALONE_PROBED"] = str(self.probed)
-        return super().make_engine()
+        return super().make_engine(cpus)
 
 
 class Offline(Side):
     """Told what to do by lines; the process answers by lines in a file."""
 
-    def make_engine(self):
+    def make_engine(self, cpus):
         job, self.answers, self.taken = self.folder / "job.json", self.folder / "answers", 0
         self.answers.touch()
         job.write_text(json.dumps({
-            "llm": engine.llm_arguments(self.options), "tiny": self.options.tiny,
+            "llm": engine.llm_arguments(self.options, self.mode), "tiny": self.options.tiny,
             "answers": str(self.answers)}))
         return Engine([self.options.python, str(HERE / "offline_child.py"), str(job)], self.env,
-                      self.log, self.folder, is_told=True)
+                      self.log, self.folder, is_told=True, cpus=cpus)
 
-    def __exit__(self, error, *_):
+    def end(self, politely=True):
         """It ends by itself when nothing more can come, unless something is wrong."""
-        process = self.engine.process
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            process.stdin.close()
-            process.wait(15 if error is None else 0)
-        super().__exit__()
+        if politely and self.ready:
+            with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+                self.engine.process.stdin.close()
+                self.engine.process.wait(10)
+        super().end()
 
-    def wait_until_ready(self, limit):
-        self.ready = self._answer(limit)["ready"]
+    def when_ready(self):
+        self.engine.check()
+        answer = self._next_answer()
+        return answer and answer["ready"]
 
-    def play(self, plan, step, repeat, capacity, number):
-        self.engine.tell(json.dumps({"plan": plan, "step": step.name, "repeat": repeat,
+    def play(self, plan, step, piece, capacity, number):
+        self.engine.tell(json.dumps({"plan": plan, "step": step.name, "piece": piece,
                                      "number": number}))
         found = self._answer(self.limit.left(WORKLOAD_LIMIT))
         return found["figures"], found["begun"], found["ended"]
 
+    def _next_answer(self):
+        """None: not yet."""
+        lines = self.answers.read_text().rpartition("\n")[0].splitlines()
+        if len(lines) <= self.taken:
+            return None
+        self.taken += 1
+        return json.loads(lines[self.taken - 1])
+
     def _answer(self, limit):
         end = time.monotonic() + limit
         while time.monotonic() < end:
-            lines = self.answers.read_text().rpartition("\n")[0].splitlines()
-            if len(lines) > self.taken:
-                self.taken += 1
-                return json.loads(lines[self.taken - 1])
+            if (answer := self._next_answer()) is not None:
+                return answer
             self.engine.check(wait=POLL)
         self.limit.left()
         raise Failed("%s: no answer within %.0f s" % (self.kind, limit), self.log)

@@ -1,4 +1,4 @@
-"""The picture: every round's ratios, and the memory of both engines over one round."""
+"""The picture: every pair's ratio, and the memory of both engines over one round."""
 import html
 
 from . import figures
@@ -36,7 +36,7 @@ class Drawing:
 
 
 def _ratios(drawing, rows, top):
-    """One line a metric with a goal: small dots are rounds, the large one is their median."""
+    """One line a metric with a goal: small dots are pairs, the large one is their median."""
     low, high = RATIOS
 
     def x(ratio):
@@ -52,9 +52,10 @@ def _ratios(drawing, rows, top):
         drawing.text(LEFT - 8, y + 4, "%s, %s: %s" % (row.mode, row.workload, row.metric), "end", 12)
         limit = x(figures.GOALS[row.metric][1])
         drawing.line(limit, y - 8, limit, y + 8, "#cc3311")
-        for ratio in row.ratios:
+        for ratio in row.pairs:
             drawing.dot(x(ratio), y, 2.5, "#99bbdd")
-        drawing.dot(x(row.ratio()), y, 5, "#44aa88" if row.verdict() == "met" else "#cc3311")
+        drawing.dot(x(row.ratio()), y, 5, "#999999" if "noise" in row.verdict() else
+                    "#44aa88" if row.verdict() == "met" else "#cc3311")
     return bottom + 40
 
 
@@ -86,9 +87,9 @@ def _memory(drawing, runs, mode, top):
 def draw(records):
     drawing, top = Drawing(), 56
     drawing.text(20, 26, "vLLM alone on one GPU: elastic / stock", size=16)
-    drawing.text(WIDTH - RIGHT, 26, "red lines: goals; small dots: rounds", "end")
+    drawing.text(WIDTH - RIGHT, 26, "red lines: goals; small dots: pairs; grey: within noise", "end")
     rows = [row for mode in ("offline", "serve") for row in figures.rows(records, mode)
-            if row.metric in figures.GOALS and row.ratios]
+            if row.metric in figures.GOALS and row.pairs]
     if rows:
         top = _ratios(drawing, rows, top)
     else:

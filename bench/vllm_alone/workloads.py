@@ -18,11 +18,11 @@ class Shape:
 
 @dataclasses.dataclass(frozen=True)
 class Burst:
-    """All requests at once; every repeat has prompts of its own."""
+    """All requests at once; as many times as `pieces`, each with prompts of its own."""
     name: str
     shape: Shape
     count: int
-    repeats: int = 1
+    pieces: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Steady:
     shape: Shape
     load: float
     seconds: float
+    pieces = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Rest:
     """Nothing is asked."""
     name: str
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class AfterRest:
+    """`step` after a rest of each engine, which lasts while the other one is asked `meanwhile`."""
+    rest: Rest
+    step: Burst
+    meanwhile: tuple
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,30 +59,25 @@ class Request:
 
 SHORT = Shape(prompt=512, output=128)
 LONG = Shape(prompt=8192, output=128)
-ONE = Shape(prompt=512, output=256)
+ONE = Shape(prompt=512, output=128)
 SHARED = Shape(prompt=128, output=128, prefix=2048, groups=8)
 
-# What comes before a rest is asked of both engines, then what comes after it: one engine rests while
-# the other is asked (see duet.py). In each plan the last before the rest is a burst, so that memory
-# falls from its height, and a burst finds the engine as idleness left it.
 PLANS = {
     "serve": (
-        Steady("steady 0.5", SHORT, load=0.5, seconds=4),
-        Burst("one", ONE, 1, repeats=2),
-        Burst("burst", SHORT, 192, repeats=2),
-        Rest("idle", 12),
-        Burst("burst after idle", SHORT, 192),
-        Burst("long", LONG, 32),
-        Steady("steady 0.8", SHORT, load=0.8, seconds=6),
-        Steady("shared 0.5", SHARED, load=0.5, seconds=3),
+        Burst("burst", SHORT, 192, pieces=4),
+        Burst("one", ONE, 1, pieces=4),
+        Burst("long", LONG, 16),
+        AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(
+            Steady("steady 0.8", SHORT, load=0.8, seconds=5),
+            Steady("shared 0.5", SHARED, load=0.5, seconds=3),
+            Steady("steady 0.5", SHORT, load=0.5, seconds=4))),
     ),
+    # What elastic gives back after a burst is back after some 3.5 s.
     "offline": (
-        Burst("long", LONG, 32),
-        Burst("burst", SHORT, 192, repeats=2),
-        Rest("idle", 12),
-        Burst("burst after idle", SHORT, 192),
-        Burst("one", ONE, 1, repeats=2),
-        Burst("shared", SHARED, 192),
+        Burst("burst", SHORT, 192, pieces=3),
+        Burst("one", ONE, 1, pieces=4),
+        AfterRest(Rest("idle", 4), Burst("burst after idle", SHORT, 192), meanwhile=(
+            Burst("long", LONG, 16), Burst("shared", SHARED, 192))),
     ),
     # Over HTTP batches form by chance, so tokens are compared where the engine computes each
     # request alike in every batch. Speed is not of interest there.
@@ -100,42 +104,60 @@ def plan(name, tiny=False):
 
 
 def _tiny(steps):
-    def shape(s):
-        return Shape(max(4, s.prompt // 64), max(4, s.output // 16), s.prefix // 64, s.groups)
-    small = []
-    for step in steps:
-        if isinstance(step, Burst):
-            step = dataclasses.replace(step, shape=shape(step.shape),
-                                       count=max(1, step.count // 24), repeats=min(step.repeats, 2))
-        elif isinstance(step, Steady):
-            step = dataclasses.replace(step, shape=shape(step.shape), seconds=0.1)
-        else:
-            step = dataclasses.replace(step, seconds=0.1)
-        small.append(step)
-    return tuple(small)
+    return tuple(_tiny_step(step) for step in steps)
 
 
-def parts(steps):
-    """A plan cut at its rests: (the rest that comes before, or None; steps)."""
-    found = [(None, [])]
+def _tiny_step(step):
+    if isinstance(step, AfterRest):
+        return AfterRest(_tiny_step(step.rest), _tiny_step(step.step), _tiny(step.meanwhile))
+    if isinstance(step, Rest):
+        return dataclasses.replace(step, seconds=0.1)
+    shape = step.shape
+    small = Shape(max(4, shape.prompt // 64), max(4, shape.output // 16), shape.prefix // 64,
+                  shape.groups)
+    if isinstance(step, Steady):
+        return dataclasses.replace(step, shape=small, seconds=0.1)
+    return dataclasses.replace(step, shape=small, count=max(1, step.count // 24),
+                               pieces=min(step.pieces, 2))
+
+
+def turns(steps):
+    """Who is asked for which piece of which step, in order: (0 or 1, step, piece). Pieces of one
+    number are a pair, next to each other; from pair to pair the order turns: ABBA."""
     for step in steps:
-        if isinstance(step, Rest):
-            found.append((step, []))
-        else:
-            found[-1][1].append(step)
-    return found
+        if isinstance(step, AfterRest):
+            yield from _around_rests(step)
+            continue
+        for piece in range(step.pieces):
+            for who in (0, 1) if piece % 2 == 0 else (1, 0):
+                yield who, step, piece
+
+
+def _around_rests(after):
+    """0 rests while 1 is asked the first two, 1 rests while 0 is asked the others."""
+    first, second, *others = after.meanwhile
+    yield from ((0, first, 0), (1, first, 0), (1, second, 0))
+    for who, steps in ((0, [second, *others]), (1, others)):
+        yield from ((who, after.rest, 0), (who, after.step, 0))
+        yield from ((who, step, 0) for step in steps)
+
+
+def asked(steps):
+    """All steps where something is asked."""
+    for step in steps:
+        yield from (*step.meanwhile, step.step) if isinstance(step, AfterRest) else (step,)
 
 
 def step_named(plan_name, name, tiny):
-    return next(step for step in plan(plan_name, tiny) if step.name == name)
+    return next(step for step in asked(plan(plan_name, tiny)) if step.name == name)
 
 
 def _tokens(count, *name):
     return random.Random("/".join(map(str, (SEED,) + name))).choices(TOKENS, k=count)
 
 
-def requests(step, repeat=0, capacity=None, number=0):
-    """The requests of a burst's repeat or of a steady load, given the capacity in requests/s; each
+def requests(step, piece=0, capacity=None, number=0):
+    """The requests of a burst's piece or of a steady load, given the capacity in requests/s; each
     round, by its number, has prompts of its own."""
     if isinstance(step, Burst):
         arrivals = [0.0] * step.count
@@ -145,7 +167,7 @@ def requests(step, repeat=0, capacity=None, number=0):
         while at < step.seconds:
             arrivals.append(at)
             at += clock.expovariate(step.load * capacity)
-    shape, name = step.shape, (step.name, number, repeat)
+    shape, name = step.shape, (step.name, number, piece)
     shared = [_tokens(shape.prefix, *name, "prefix", group) for group in range(shape.groups)]
     return [Request(shared[i % shape.groups] + _tokens(shape.prompt, *name, i), shape.output, at)
             for i, at in enumerate(arrivals)]

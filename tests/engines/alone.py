@@ -64,5 +64,5 @@ class Bench:
         return types.SimpleNamespace(**dict(
             dict(site=SITE, model=SITE / "_bundle", load_format="dummy", python=sys.executable,
                  build=self.build, results=self.results, work=self.folder / "work", rounds=2,
-                 modes=["offline"], deadline=float("inf"), run_limit=60.0, utilization=0.45,
+                 modes=["offline"], deadline=float("inf"), run_limit=60.0, kv_gib=None, pin=False,
                  gpu=None, setting={}, tiny=True), **more))

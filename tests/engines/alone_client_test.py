@@ -82,7 +82,7 @@ class WorkloadTest(unittest.TestCase):
         prompts = [r.prompt for r in workloads.requests(step)]
         self.assertEqual(prompts, [r.prompt for r in workloads.requests(step)])
         self.assertEqual([len(p) for p in prompts], [50] * 4)
-        for more in (dict(repeat=1), dict(number=1)):
+        for more in (dict(piece=1), dict(number=1)):
             again = workloads.requests(step, **more)[0].prompt
             for part in (slice(30), slice(30, 50)):
                 self.assertNotEqual(prompts[0][part], again[part])
@@ -90,13 +90,25 @@ class WorkloadTest(unittest.TestCase):
         self.assertEqual(prompts[0][:30], prompts[2][:30])
         self.assertNotEqual(prompts[0][:30], prompts[1][:30])
 
-    def test_plans_are_cut_at_their_rests(self):
-        rest = workloads.Rest("idle", 1)
-        self.assertEqual(workloads.parts(("a", rest, "b", "c")), [(None, ["a"]),
-                                                                  (rest, ["b", "c"])])
-        for name in ("serve", "offline"):
-            (_, before), (_, after) = workloads.parts(workloads.plan(name))
-            self.assertEqual((before[-1].name, after[0].name), ("burst", "burst after idle"))
+    def test_engines_are_asked_in_turns_and_one_rests_while_the_other_is_asked(self):
+        def turns(*steps):
+            return " ".join("%s%s" % ("AB"[who], step.name) for who, step, _ in
+                            workloads.turns(steps))
+        shape = workloads.SHORT
+        x, y, z, w = (workloads.Burst(name, shape, 1) for name in "xyzw")
+        after = (workloads.Rest("-", 1), w)
+        self.assertEqual(turns(workloads.Burst("b", shape, 1, pieces=3), x), "Ab Bb Bb Ab Ab Bb Ax Bx")
+        self.assertEqual(turns(workloads.AfterRest(*after, (x, y))), "Ax Bx By A- Aw Ay B- Bw")
+        self.assertEqual(turns(workloads.AfterRest(*after, (x, y, z))),
+                         "Ax Bx By A- Aw Ay Az B- Bw Bz")
+        for name in workloads.PLANS:
+            plan = workloads.plan(name)
+            for who in (0, 1):
+                self.assertEqual(
+                    sorted((step.name, piece) for w, step, piece in workloads.turns(plan)
+                           if w == who and not isinstance(step, workloads.Rest)),
+                    sorted((step.name, piece) for step in workloads.asked(plan)
+                           for piece in range(step.pieces)))
 
     def test_arrivals_follow_the_capacity(self):
         step = workloads.Steady("s", workloads.Shape(4, 4), load=0.5, seconds=100)
@@ -117,11 +129,18 @@ class ServerTest(unittest.TestCase):
         env.pop("LD_PRELOAD", None)
         started = server.Server(
             lambda port: [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", "model",
-                          "--port", str(port), "--gpu-memory-utilization", "0.45"],
+                          "--port", str(port), "--kv-cache-memory-bytes", str(20 << 30),
+                          "--api-server-count", "1"],
             env, pathlib.Path(folder.name, "log"), folder.name)
         started.__enter__()
         self.addCleanup(started.__exit__)
         return started
+
+    def wait(self, running, limit=20):
+        end = time.monotonic() + limit
+        while not running.is_healthy() and time.monotonic() < end:
+            time.sleep(0.01)
+        return running.is_healthy()
 
     def play(self, running, count, output, **more):
         asked = [workloads.Request([i, 5, 6], output, **more) for i in range(count)]
@@ -133,7 +152,7 @@ class ServerTest(unittest.TestCase):
 
     def test_known_delays_are_measured_on_many_streams_at_once(self):
         running = self.serve(first=0.4, then=0.1, stub="pairs")
-        running.wait_until_healthy(20)
+        self.assertTrue(self.wait(running))
         answers, busy = self.play(running, 200, 8)
         figures = client.measure(answers)
         # The server never answers early, and a busy machine may be late.
@@ -147,7 +166,7 @@ class ServerTest(unittest.TestCase):
 
     def test_requests_are_sent_when_they_are_due_and_not_too_many_at_a_time(self):
         running = self.serve(first=0.05)
-        running.wait_until_healthy(20)
+        self.assertTrue(self.wait(running))
         begun = time.perf_counter()
         answers, _ = self.play(running, 1, 1, at=0.2)
         self.assertGreaterEqual(answers[0].sent - begun, 0.2)
@@ -158,15 +177,14 @@ class ServerTest(unittest.TestCase):
 
     def test_an_answer_that_does_not_come_is_given_up(self):
         running = self.serve(first=60)
-        running.wait_until_healthy(20)
+        self.assertTrue(self.wait(running))
         answers, _ = client.play(running.port, "m", [workloads.Request([1], 1)], 0.2)
         self.assertIn("no answer within", answers[0].error)
 
     def test_a_server_that_is_never_healthy_or_dies(self):
-        with self.assertRaisesRegex(server.Failed, "not healthy within"):
-            self.serve(stub="sick").wait_until_healthy(0.5)
+        self.assertFalse(self.wait(self.serve(stub="sick"), 0.5))
         with self.assertRaisesRegex(server.Failed, "ended with status 1"):
-            self.serve(stub="die").wait_until_healthy(20)
+            self.wait(self.serve(stub="die"))
 
 
 class ProcessesTest(unittest.TestCase):
@@ -189,6 +207,35 @@ class ProcessesTest(unittest.TestCase):
         shares = processes.shares(before, processes.processor_seconds(process.pid))
         self.assertGreater(shares["scheduler"], 0.1)
         self.assertLess(shares["others"], shares["scheduler"])
+
+    def test_busiest_of_the_others(self):
+        before = {"at": 0.0, "scheduler": 1.0, "core": 2.0, "others": {1: 5.0, 2: 1.0}}
+        after = {"at": 2.0, "scheduler": 2.0, "core": 4.0, "others": {1: 5.5, 2: 2.0, 3: 0.5}}
+        self.assertEqual(processes.shares(before, after), {
+            "scheduler": 0.5, "core": 1.0, "others": 1.0, "busiest": 0.5})
+
+    def test_client_core_and_others_have_processors_of_their_own(self):
+        self.assertIsNone(processes.places(range(7)))
+        where = processes.places(range(3, 19))
+        self.assertEqual({part: len(cpus) for part, cpus in where.items()},
+                         {"client": 2, "core": 4, "others": 10})
+        self.assertEqual(sorted(sum(where.values(), [])), list(range(3, 19)))
+
+    def test_all_threads_of_a_session_are_put_where_they_belong(self):
+        mine = sorted(os.sched_getaffinity(0))
+        code = "import threading, time\n" \
+               "threading.Thread(target=time.sleep, args=(60,)).start()\n" \
+               "print(flush=True)"
+        with processes.only_on(mine[:1]):
+            process = self.start(code)
+        self.assertEqual(sorted(os.sched_getaffinity(0)), mine)
+        self.assertEqual(os.sched_getaffinity(process.pid), {mine[0]})
+        processes.place(process.pid, {"core": mine[:1], "others": mine[-1:]})
+        threads = os.listdir("/proc/%d/task" % process.pid)
+        self.assertEqual([os.sched_getaffinity(int(t)) for t in threads], [{mine[-1]}] * 2)
+        core = self.start("print(flush=True)\nimport time\ntime.sleep(60)", "VLLM::EngineCore")
+        processes.place(core.pid, {"core": mine[:1], "others": mine[-1:]})
+        self.assertEqual(os.sched_getaffinity(core.pid), {mine[0]})
 
     def test_all_of_a_session_ends_though_it_is_deaf(self):
         deaf = "import os, signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" \

@@ -42,7 +42,7 @@ class SamplingParams:
 class LLM:
     def __init__(self, **arguments):
         started("offline")
-        assert arguments["gpu_memory_utilization"] == 0.45
+        assert arguments["kv_cache_memory_bytes"] == 16 << 30
         cache = types.SimpleNamespace(num_gpu_blocks=1000)
         core = types.SimpleNamespace(call_utility=lambda *_: None, shutdown=lambda: None)
         self.llm_engine = types.SimpleNamespace(
