@@ -15,9 +15,14 @@ from _kvcached import client, striped_queue
 WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
-# Of what goes back, so much after a step while requests run; all of it once idle.
-STRIPES_A_STEP = 2
-EVICTIONS_A_STEP = 32
+# Of what nobody waits for, so much goes back at a time, and no sooner than PAUSE seconds after the
+# time before: little enough for no request to notice.
+STRIPES_A_TIME = 4
+EVICTIONS_BUSY = 32
+EVICTIONS_IDLE = 512
+PAUSE = 0.25
+# After a step under pressure.
+STRIPES_UNDER_PRESSURE = 2
 EVICTIONS_UNDER_PRESSURE = 512
 
 log = logging.getLogger("kvcached")
@@ -54,6 +59,9 @@ class Balloon:
         self.impatient_until = 0.0
         self.needs = None  # tells what the scheduler will need; made at its first step
         self.blind = False  # that cannot be told
+        # An idle engine is woken again for what is left, so that it need not hand back all at once.
+        self.woken = False
+        self.hand_back_at = 0.0
         self.pinning = False
         self.why = ""
         self.retry_pin_at = 0.0
@@ -228,15 +236,22 @@ class Balloon:
             self.calm = self.keep = 0
             self.expect(0)
         if crowded:
-            if idle:
+            if idle and (pressure or not self.woken):
                 self._hand_back(keep_cached, len(queue.held), self.total)
-            else:
-                self._hand_back(keep_cached, STRIPES_A_STEP, EVICTIONS_UNDER_PRESSURE if pressure
-                                else EVICTIONS_A_STEP)
+            elif pressure:
+                self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
+            elif time.monotonic() >= self.hand_back_at:
+                self._hand_back(keep_cached, STRIPES_A_TIME,
+                                EVICTIONS_IDLE if idle else EVICTIONS_BUSY)
+                self.hand_back_at = time.monotonic() + PAUSE
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
+
+    def crowded(self):
+        """Whether there is something to hand back, by any thread."""
+        return bool(self.queue.empty) or self.queue.empty_cached_blocks > self.keep_cached
 
     def _give_way(self, pressure):
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
@@ -245,7 +260,7 @@ class Balloon:
             self.queue.pardon()
             return
         spare = self.total - self.withheld - self.least
-        self.queue.condemn(min(pressure, spare), STRIPES_A_STEP)
+        self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)
 
     def _hand_back(self, keep_cached, most, evictions):
         queue, given = self.queue, []

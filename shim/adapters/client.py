@@ -1,4 +1,7 @@
-"""The calls of kvcached.h for adapters, through ctypes: the interpreter's lock is free during each.
+"""The calls of kvcached.h for adapters, through ctypes.
+
+Calls that may wait let go of the interpreter's lock. The others keep it: an engine's other Python
+threads would take it, and the scheduler's would wait for milliseconds to get it back.
 
 Nothing here raises because the library refuses: calls answer the library's result code.
 """
@@ -66,17 +69,25 @@ _SIGNATURES = {
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
+# Those that never wait; an acquire without a wait is one more.
+_QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_pressure", "cache_stripes",
+          "resident", "tag_push", "tag_pop"}
+
 
 class Library:
     """The preloaded library. AttributeError when it is not there."""
 
     def __init__(self):
-        library = ctypes.CDLL(None)
+        waiting, quick = ctypes.CDLL(None), ctypes.PyDLL(None)
         for name, arguments in _SIGNATURES.items():
-            function = getattr(library, "kvcached_" + name)
-            function.argtypes = arguments
-            function.restype = c_uint64 if name == "cache_pressure" else c_int
-            setattr(self, "_" + name, function)
+            self._bind("_" + name, quick if name in _QUICK else waiting, name, arguments)
+        self._bind("_cache_take", quick, "cache_acquire", _SIGNATURES["cache_acquire"])
+
+    def _bind(self, attribute, library, name, arguments):
+        function = getattr(library, "kvcached_" + name)
+        function.argtypes = arguments
+        function.restype = c_uint64 if name == "cache_pressure" else c_int
+        setattr(self, attribute, function)
 
     def tag_push(self, tag):
         return self._tag_push(tag.encode())
@@ -140,8 +151,9 @@ class Cache:
         """Result code and the (first, count) that are allocatable now: whole stripes. Waits while
         they are being mapped, not for a pool that refuses. Some may have come with SHORT too."""
         count = c_size_t(_RANGES)
-        code = self._library._cache_acquire(self._handle, blocks, WHOLE_STRIPES | UNTIL_REFUSED,
-                                            wait_ms, self._ranges, byref(count))
+        call = self._library._cache_acquire if wait_ms > 0 else self._library._cache_take
+        code = call(self._handle, blocks, WHOLE_STRIPES | UNTIL_REFUSED, wait_ms, self._ranges,
+                    byref(count))
         if code not in (OK, SHORT):
             return code, []
         return code, [(r.first, r.count) for r in self._ranges[:count.value]]

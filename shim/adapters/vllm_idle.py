@@ -1,6 +1,6 @@
-"""An engine without requests sleeps in its input queue and would keep what only its prefix cache
-knows, while others in the pool wait for memory. A thread waits for that moment and wakes the
-engine; its own thread, the only one that moves blocks, lets go.
+"""An engine without requests sleeps in its input queue and would keep what it has: what it did not
+hand back at once, and what only its prefix cache knows, while others in the pool wait for memory. A
+thread wakes it for that; the engine's own thread, the only one that moves blocks, lets go.
 """
 
 import logging
@@ -10,8 +10,9 @@ import weakref
 
 from _kvcached import client, seams
 
-WAIT_MS = 60000
-PAUSE = 0.05  # seconds from one wake to the next
+LOOK_MS = 1000  # to see whether the engine has become idle
+AGAIN_MS = 250  # after a wake that left something to hand back
+PAUSE = 0.05  # seconds from one wake to the next while others wait
 
 log = logging.getLogger("kvcached")
 
@@ -35,7 +36,7 @@ def wrap(module, settle):
         })
         return wake
     except (AttributeError, seams.Unknown) as error:
-        log.info("kvcached: %s; cached prefixes of an idle engine stay", error)
+        log.info("kvcached: %s; what an idle engine has stays longer", error)
         return None
 
 
@@ -44,22 +45,30 @@ def watch(engine, balloon, wake):
     if getattr(engine, "input_queue", None) is not None and balloon.cache is not None:
         threading.Thread(target=_watch, args=(weakref.ref(engine), balloon, wake),
                          name="kvcached-idle", daemon=True).start()
+        balloon.woken = True
 
 
 def _watch(engine, balloon, wake):
     try:
+        wait_ms = LOOK_MS
         while engine() is not None and not balloon.pinning:
-            code = balloon.cache.wait_pressure(WAIT_MS)
+            code = balloon.cache.wait_pressure(wait_ms)
+            if code not in (client.OK, client.SHORT):
+                break
+            wait_ms = LOOK_MS
             if code == client.OK:
                 _wake(engine(), wake)
                 time.sleep(PAUSE)
-            elif code != client.SHORT:
-                return
+            elif balloon.crowded() and _wake(engine(), wake):
+                wait_ms = AGAIN_MS
     except Exception as error:
-        log.warning("kvcached: %r; cached prefixes of an idle engine stay", error)
+        log.warning("kvcached: %r; what an idle engine has stays longer", error)
+    balloon.woken = False
 
 
 def _wake(engine, wake):
-    """A busy engine comes by itself, after its step."""
-    if engine is not None and not engine.scheduler.has_requests():
-        engine.input_queue.put_nowait((wake, None))
+    """False for a busy one: it comes by itself, after its step."""
+    if engine is None or engine.scheduler.has_requests():
+        return False
+    engine.input_queue.put_nowait((wake, None))
+    return True

@@ -167,6 +167,25 @@ class Idle(unittest.TestCase):
         engine = worlds.Engine(worlds.Library())
         self.assertEqual(engine.balloon.keep_cached, 10)
 
+    def test_an_engine_that_is_woken_again_hands_back_little_by_little(self):
+        os.environ["KVCACHED_PREFIX_CACHE"] = "0"
+        self.addCleanup(setattr, worlds.package.balloon, "PAUSE", worlds.package.balloon.PAUSE)
+        worlds.package.balloon.PAUSE = 0.25
+        engine = worlds.Engine(worlds.Library(first_stripe=2, largest_stripe=4), queued=True)
+        self.addCleanup(engine.cache.destroy)
+        for i in range(24):
+            engine.add("r%d" % i, range(i * 1000, i * 1000 + 100), 60)
+        engine.run()
+        held = [engine.cache.backed_blocks()]
+        self.assertGreater(held[0], 60, "nothing is in a hurry")
+        while engine.balloon.crowded():
+            self.assertTrue(engine.sleep(10), "the engine is woken")
+            engine.check()
+            held.append(engine.cache.backed_blocks())
+        self.assertEqual(engine.cache.live, {0})
+        self.assertGreater(len(held), 3)
+        self.assertLessEqual(max(a - b for a, b in zip(held, held[1:])), 4 * 4)
+
     def test_a_waiting_peer_gets_what_only_the_prefix_cache_knows(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         library = worlds.Library()
