@@ -28,6 +28,8 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxDevices = 64;
 constexpr Duration kRoomPatience = milliseconds(200);  // for our own warm memory to go
+// So long an order to trim stands for engines that look only now and then.
+constexpr Duration kTrimPatience = std::chrono::seconds(5);
 
 std::mutex g_making;  // held by fork, so that a child finds it free
 std::atomic<Process*> g_process{nullptr};
@@ -48,6 +50,7 @@ struct Device {
   // Written once under the mutex, read freely afterwards.
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
+  Instant trimmed_at{};  // the agent's
 };
 
 struct Process::State final : public member::Housekeeper {
@@ -215,7 +218,12 @@ bool Process::State::keep_house() noexcept {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
-    const ledger::Figures figures = member::figures_of(registry, id);
+    ledger::Figures figures = member::figures_of(registry, id, m->longest_request());
+    if (const PlainReport report = plain_report.load()) {
+      const PlainMemory plain = report(id);
+      figures.plain = plain.held;
+      figures.plain_peak = plain.peak;
+    }
     m->ledger().publish(figures);
     driver::MemoryInfo info;
     if (driver.memory_info(id, info) == driver::Status::ok)
@@ -228,7 +236,18 @@ bool Process::State::keep_house() noexcept {
 void Process::State::obey() noexcept {
   for (std::size_t i = 0; i < kMaxDevices; ++i) {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
-    if (m != nullptr) member::obey(m->ledger().duty(), registry, {static_cast<int>(i)});
+    if (m == nullptr) continue;
+    const driver::DeviceId id{static_cast<int>(i)};
+    const ledger::Duty duty = m->ledger().duty();
+    const Instant now = steady_clock().now();
+    if (duty.trim) {
+      devices[i].trimmed_at = now;
+      member::trim(registry, id);
+      m->ledger().trimmed(*duty.trim);
+    }
+    const Instant trimmed = devices[i].trimmed_at;
+    const bool trimming = trimmed != Instant() && now - trimmed < kTrimPatience;
+    member::obey(duty, trimming, registry, id);
   }
 }
 

@@ -121,8 +121,18 @@ std::uint64_t Cache::take_from(std::size_t stripe, std::uint64_t most, std::span
     at = gap.end();
   }
   // Also out of a draining one: the order of the stream protects blocks that are used again.
-  if (taken != 0) change(stripe, State::ready, stripes_[stripe].live + taken);
+  if (taken != 0) {
+    score_use(stripe);
+    change(stripe, State::ready, stripes_[stripe].live + taken);
+  }
   return taken;
+}
+
+// Before blocks of it become live.
+void Cache::score_use(std::size_t stripe) noexcept {
+  Stripe& s = stripes_[stripe];
+  if (s.live == 0 && s.made != Made::late) ++warm_hits_;
+  s.made = Made::used;
 }
 
 Result Cache::release(std::span<const BlockRange> ranges) noexcept {
@@ -240,6 +250,14 @@ Pages Cache::press(Pages pages, bool gated) noexcept {
 Pages Cache::in_use_pages() const noexcept {
   const std::lock_guard lock(mutex_);
   return in_use_pages_;
+}
+
+Pages Cache::unused_pages() const noexcept {
+  const std::uint64_t in_use = in_use_.load(std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  std::uint64_t acquired = live_blocks_;
+  for (const BlockRange& range : pinned_) acquired -= std::min(acquired, range.count);
+  return acquired > in_use ? pages_down(plan_.block_bytes() * (acquired - in_use)) : Pages();
 }
 
 void Cache::set_pressure(Pages pages) noexcept {

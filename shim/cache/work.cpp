@@ -1,6 +1,7 @@
 // Backing stripes and letting them go: the side of a cache that calls the driver, one worker at a
 // time.
 #include <algorithm>
+#include <utility>
 
 #include "shim/cache/cache.hpp"
 #include "shim/cache/work_lock.hpp"
@@ -105,6 +106,9 @@ Cache::Growth Cache::settle_growth(std::size_t stripe, Result result, Instant re
   {
     const std::lock_guard lock(mutex_);
     if (result == Result::ok) {
+      const bool waited_for = asked(clock_.now()) > free_ready_ || naming_ != 0;
+      stripes_[stripe].made = waited_for ? Made::late : Made::ahead;
+      if (waited_for) ++warm_misses_;
       change(stripe, State::ready, 0);
       ++grows_;
       failures_ = 0;
@@ -245,6 +249,7 @@ bool Cache::release_one() noexcept {
     const std::lock_guard lock(mutex_);
     change(found, piece_lost ? State::lost : State::scratch, 0);
     ++releases_;
+    if (std::exchange(stripes_[found].made, Made::used) == Made::ahead) ++warm_in_vain_;
     grow_at_ = Instant();  // there is room again
   }
   progress_.notify_all();

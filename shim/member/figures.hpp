@@ -8,6 +8,8 @@
 namespace kvcached::member {
 
 // Looks at every piece of every buffer of the device: a few times a second, not per step.
-ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device) noexcept;
+// `longest_request`: what the model's longest request takes, in bytes of its blocks.
+ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
+                           Bytes longest_request) noexcept;
 
 }  // namespace kvcached::member

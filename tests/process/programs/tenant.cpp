@@ -6,6 +6,10 @@
 //   expect BLOCKS            wants so many kept ready: "expecting"
 //   ready                    "ready BLOCKS" that could be had at once
 //   pressure                 "pressure BLOCKS"
+//   in_use BLOCKS            of those acquired, so many are in use: "told"
+//   evicted BLOCKS           has dropped what so many blocks held: "told"
+//   model TOKENS             registers a model of 16 tokens a block, requests up to TOKENS: "told"
+//   plain MIB                holds plain memory, once: "plain"
 #include <cuda.h>
 
 #include <cstdint>
@@ -79,6 +83,25 @@ int main() {
     } else if (verb == "pressure") {
       std::printf("pressure %llu\n",
                   static_cast<unsigned long long>(kvcached_cache_pressure(cache)));
+    } else if (verb == "in_use") {
+      kvcached_cache_in_use(cache, blocks);
+      std::printf("told\n");
+    } else if (verb == "evicted") {
+      kvcached_cache_evicted(cache, blocks);
+      std::printf("told\n");
+    } else if (verb == "model") {
+      const kvcached_model model{sizeof model,
+                                 "test",
+                                 1,
+                                 1,
+                                 kBlock * kTensors / 16 / 4,
+                                 2,
+                                 static_cast<std::uint32_t>(blocks),
+                                 16};
+      std::printf(kvcached_model_register(&model, nullptr) == KVCACHED_OK ? "told\n" : "refused\n");
+    } else if (verb == "plain") {
+      CUdeviceptr at = 0;
+      std::printf(cuMemAlloc(&at, blocks << 20) == CUDA_SUCCESS ? "plain\n" : "refused\n");
     }
     std::fflush(stdout);
   }
