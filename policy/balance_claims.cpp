@@ -113,13 +113,16 @@ class Settlement {
   // Before the claims: what tenants have above their maximums, and what the pool is overdrawn by.
   void enforce(Pages overdrawn) {
     for (Tenant& t : tenants_) {
-      t.plan.reclaim = std::min(whole_up(above_max(t), t.stripe), whole(at_hand(t), t.stripe));
+      const Pages kept = t.charged.minus_clamped(t.leaving);
+      const Pages most = std::min(at_hand(t), kept.minus_clamped(t.min));
+      t.plan.reclaim = std::min(whole_up(above_max(t), t.stripe), whole(most, t.stripe));
       coming_ += t.plan.reclaim;
     }
     const Pages arriving = std::min(coming_, overdrawn);
     coming_ -= arriving;
     Pages lacking = overdrawn - arriving;
-    for (const From from : {From::surplus, From::idle}) {
+    // What is held for a wish, too: the wish may be one that cannot be met any more.
+    for (const From from : {From::surplus, From::idle, From::held}) {
       for (const auto place : victims_) {
         Tenant& victim = tenants_[place];
         const Pages pages = std::min(can_give(victim, from), whole_up(lacking, victim.stripe));

@@ -9,7 +9,8 @@
 //   in_use BLOCKS            of those acquired, so many are in use: "told"
 //   evicted BLOCKS           has dropped what so many blocks held: "told"
 //   model TOKENS             registers a model of 16 tokens a block, requests up to TOKENS: "told"
-//   plain MIB                holds plain memory, once: "plain"
+//   plain MIB                holds plain memory: "plain"
+//   free                     frees it: "free"
 #include <cuda.h>
 
 #include <cstdint>
@@ -55,6 +56,7 @@ int main() {
   if (kvcached_cache_create(&geometry, &cache) != KVCACHED_OK) return 3;
 
   std::vector<kvcached_range> held;
+  CUdeviceptr plain = 0;
   std::printf("here\n");
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
@@ -100,8 +102,10 @@ int main() {
                                  16};
       std::printf(kvcached_model_register(&model, nullptr) == KVCACHED_OK ? "told\n" : "refused\n");
     } else if (verb == "plain") {
-      CUdeviceptr at = 0;
-      std::printf(cuMemAlloc(&at, blocks << 20) == CUDA_SUCCESS ? "plain\n" : "refused\n");
+      const CUresult result = cuMemAlloc(&plain, blocks << 20);
+      std::printf(result == CUDA_SUCCESS ? "plain\n" : "refused\n");
+    } else if (verb == "free") {
+      std::printf(cuMemFree(plain) == CUDA_SUCCESS ? "free\n" : "refused\n");
     }
     std::fflush(stdout);
   }

@@ -240,6 +240,61 @@ TEST_F(CacheWork, TheWarmCapHolds) {
   EXPECT_GE(cache().available(), 100U);
 }
 
+TEST_F(CacheWork, TheScoreOfWarmStripes) {
+  rig().acquire(10);  // finds nothing: the stripe comes because it is asked for
+  rig().work();
+  rig().acquire(10);
+  CacheStats stats = cache().stats();
+  EXPECT_EQ(stats.warm_misses, 1U);
+  EXPECT_EQ(stats.warm_hits, 0U) << "a miss is not a hit when it is there at last";
+  const std::uint64_t ready = stats.ready;
+  cache().expect(ready + 1);  // a stripe ahead
+  rig().work();
+  rig().acquire(ready + 1);
+  rig().work();
+  stats = cache().stats();
+  EXPECT_EQ(stats.warm_hits, 1U);
+  EXPECT_EQ(stats.warm_misses, 1U);
+  EXPECT_EQ(stats.warm_in_vain, 0U);
+
+  cache().expect(stats.ready + 1);  // and one that nobody takes
+  rig().work();
+  const std::uint64_t grows = cache().stats().grows;
+  cache().trim();
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  stats = cache().stats();
+  EXPECT_EQ(stats.warm_in_vain, grows - 2);
+  EXPECT_EQ(stats.warm_in_vain, stats.releases);
+  EXPECT_GE(stats.warm_in_vain, 1U);
+  // What was used and kept warm after that is no waste.
+  ASSERT_EQ(cache().release({{{0, 10}}}), Result::ok);
+  EXPECT_EQ(cache().stats().warm_in_vain, stats.warm_in_vain);
+}
+
+TEST_F(CacheWork, WhatItsHolderDoesNotUseIsKnownOnceItIsTold) {
+  start([] {
+    Shape shape = tensors(2, 4'000, kBlock);
+    shape.pinned = {{0, 1}};
+    return shape;
+  }());
+  cache().expect(320);
+  rig().work();
+  rig().acquire(320);
+  ASSERT_EQ(rig().last.blocks, 320U);
+  EXPECT_EQ(cache().unused_pages(), Pages(0)) << "nothing was said";
+  cache().in_use(160);
+  EXPECT_EQ(cache().unused_pages(), Pages(10)) << "160 blocks of 2 x 64 KiB";
+  cache().in_use(320);
+  EXPECT_EQ(cache().unused_pages(), Pages(0));
+  EXPECT_GT(cache().stats().pinned, Pages(0));
+  EXPECT_LT(cache().stats().pinned, cache().stats().all);
+  cache().evicted(3);
+  cache().evicted(4);
+  EXPECT_EQ(cache().stats().evicted, 7U);
+}
+
 TEST_F(CacheWork, TrimGivesAllBackButLiveStripes) {
   rig().grow(1'000);
   ASSERT_EQ(rig().release({{32, 968}}), Result::ok);
