@@ -124,6 +124,7 @@ class Settlement {
     // What is held for a wish, too: the wish may be one that cannot be met any more.
     for (const From from : {From::surplus, From::idle, From::held}) {
       for (const auto place : victims_) {
+        if (!lacking) return;
         Tenant& victim = tenants_[place];
         const Pages pages = std::min(can_give(victim, from), whole_up(lacking, victim.stripe));
         victim.plan.reclaim += pages;
