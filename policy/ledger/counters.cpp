@@ -76,10 +76,10 @@ void count_reclaimed(layout::File& file, std::uint32_t giver, std::uint32_t take
   layout::Tenant& tenant = file.tenants[giver];
   add(tenant.reclaimed, pages.value);
   const std::uint64_t who = identity(file, taker);
-  layout::Taker* place = nullptr;
+  layout::Taker* place = tenant.takers.data();
   for (layout::Taker& one : tenant.takers) {
     if (one.who.load() == who) return add(one.pages, pages.value);
-    if (place == nullptr || one.pages.load() < place->pages.load()) place = &one;
+    if (one.pages.load() < place->pages.load()) place = &one;
   }
   set(place->pages, std::uint64_t{0});
   set(place->who, who);
