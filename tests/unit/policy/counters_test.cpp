@@ -118,8 +118,9 @@ TEST_F(CountersTest, WhoNeverWaitedHasNoWait) {
 TEST_F(CountersTest, AWaitThatIsGivenUpIsInVain) {
   const auto a = member("a");
   const auto b = member("b");
-  ASSERT_TRUE(a->charge(Pages(100)));
-  use(*a, 100);
+  ASSERT_TRUE(b->charge(Pages(5)));  // before it, which is no grant of this wait
+  ASSERT_TRUE(a->charge(Pages(95)));
+  use(*a, 95);
   EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
   clock_.advance(seconds(1));
   b->drop_claim();
