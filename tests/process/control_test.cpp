@@ -52,6 +52,29 @@ class Control : public ::testing::Test {
     answer.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     return answer;
   }
+  // Until its agent has just gone to sleep for a second, as idle ones do.
+  void wait_asleep() const {
+    const auto heard = [&] {
+      const auto pool = pool_in(pool_.path());
+      return pool && !pool->members.empty() ? pool->members[0].heard : Instant();
+    };
+    std::this_thread::sleep_for(milliseconds(1500));
+    const Instant before = heard();
+    while (heard() == before) std::this_thread::sleep_for(milliseconds(5));
+  }
+  // Whether a command takes effect before a sleeper would have looked by itself. A busy machine may
+  // spoil a try.
+  template <class P, class F>
+  bool at_once(P prepare, F command) const {
+    for (int i = 0; i < 4; ++i) {
+      prepare();
+      wait_asleep();
+      const auto begin = std::chrono::steady_clock::now();
+      command();
+      if (std::chrono::steady_clock::now() - begin < milliseconds(800)) return true;
+    }
+    return false;
+  }
   std::uint64_t charged_mib(const std::string& tenant = {}) const {
     const auto pool = pool_in(pool_.path());
     if (!pool) return ~0ULL;
@@ -68,13 +91,18 @@ class Control : public ::testing::Test {
 TEST_F(Control, AMaximumHoldsAtOnceForASleeper) {
   const Tenant a("a", environment());
   hoard(a);
-  std::this_thread::sleep_for(milliseconds(1500));  // its agent sleeps a second at a time now
   EXPECT_GE(charged_mib(), 700U);
-  const auto begin = std::chrono::steady_clock::now();
-  const Answer answer = kvcached("set a max=200MiB --wait 20s");
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(700)) << "nobody woke it";
-  EXPECT_EQ(answer.status, 0);
-  EXPECT_THAT(answer.text, HasSubstr("a: min 0, max 200 MiB, weight 100; charged "));
+  int max = 800;
+  const auto lower = [&] {
+    max -= 150;
+    const std::string text = std::to_string(max);
+    const Answer answer = kvcached("set a max=" + text + "MiB --wait 20s");
+    EXPECT_EQ(answer.status, 0);
+    EXPECT_THAT(answer.text, HasSubstr("a: min 0, max " + text + " MiB, weight 100; charged "));
+    EXPECT_LE(charged_mib(), static_cast<std::uint64_t>(max));
+  };
+  EXPECT_TRUE(at_once([] {}, lower)) << "nobody woke it";
+  EXPECT_EQ(kvcached("set a max=200MiB --wait 20s").status, 0);
   EXPECT_LE(charged_mib(), 200U);
   EXPECT_LE(a.number("acquire 6000 300"), 1'600U);
   EXPECT_LE(charged_mib(), 200U);
@@ -130,17 +158,16 @@ TEST_F(Control, NotBelowTheLongestRequest) {
 
 TEST_F(Control, TrimGivesBackWhatIsIdleOnce) {
   const Tenant a("a", environment());
-  hoard(a);
-  std::this_thread::sleep_for(milliseconds(1200));
-  const std::uint64_t before = charged_mib();
-  EXPECT_GE(before, 700U);
-  const auto begin = std::chrono::steady_clock::now();
-  const Answer answer = kvcached("trim a --wait 20s");
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, milliseconds(800)) << "nobody woke it";
-  EXPECT_EQ(answer.status, 0);
-  EXPECT_THAT(answer.text,
-              HasSubstr("a: charged " + std::to_string(before) + " MiB before, 0 now"));
-  EXPECT_EQ(charged_mib(), 0U);
+  const auto trim = [&] {
+    const std::uint64_t before = charged_mib();
+    EXPECT_GE(before, 700U);
+    const Answer answer = kvcached("trim a --wait 20s");
+    EXPECT_EQ(answer.status, 0);
+    EXPECT_THAT(answer.text,
+                HasSubstr("a: charged " + std::to_string(before) + " MiB before, 0 now"));
+    EXPECT_EQ(charged_mib(), 0U);
+  };
+  EXPECT_TRUE(at_once([&] { hoard(a); }, trim)) << "nobody woke it";
   // Once: what comes after may stay warm again.
   hoard(a, 2'000);
   std::this_thread::sleep_for(milliseconds(300));
