@@ -42,6 +42,11 @@ class Change {
     return layout::kTenants;
   }
 
+  bool lived_in() const {
+    const auto end = books_->tenants.begin() + books_->tenants_end;
+    return std::any_of(books_->tenants.begin(), end, [](const TenantBook& t) { return t.living; });
+  }
+
   // What the longest request of a tenant's members takes.
   Pages least(std::uint32_t tenant) const {
     Pages most;
@@ -167,6 +172,7 @@ std::string change_pool(const std::string& directory, const GpuUuid& gpu, const 
   if (!wanted || wanted > most) {
     return "a pool of " + mib(wanted) + " is not possible; write from 2MiB to " + mib(most);
   }
+  if (!pool.lived_in()) return "no process is in this pool; the first one will decide its size";
   const Pages promised = pool.books().promised();
   if (wanted < promised) {
     return "a pool of " + mib(wanted) + " does not cover the minimums; write at least " +

@@ -227,6 +227,7 @@ TEST_F(ControlTest, TheNextFirstMemberDecidesAnew) {
   auto a = sized("a", 200);
   EXPECT_THAT(set_pool(50), IsEmpty());
   a.reset();
+  EXPECT_THAT(set_pool(60), HasSubstr("no process is in this pool"));
   EXPECT_EQ(member("b")->pool(), Pages(100));
 }
 
