@@ -63,6 +63,7 @@ std::string what_stays(const Snapshot& pool, const std::string& tenant) {
   Pages used;
   Pages fragmented;
   Pages warm;
+  Pages want;
   std::string silent;
   std::string firm;
   const Instant now = steady_clock().now();
@@ -71,12 +72,14 @@ std::string what_stays(const Snapshot& pool, const std::string& tenant) {
     used += member.figures.used;
     fragmented += member.figures.fragmented;
     warm += member.figures.warm;
+    want += member.figures.want;
     if (now - member.heard > kSilence) silent = fmt::format("; process {} is silent", member.pid);
     if (!member.figures.stripe) {
       firm = fmt::format("; process {} has memory that is backed as a whole", member.pid);
     }
   }
-  const std::string idle = warm ? fmt::format(", {} not given back yet", show_size(warm)) : "";
+  const char* const why = want ? "kept for requests that wait" : "not given back yet";
+  const std::string idle = warm ? fmt::format(", {} {}", show_size(warm), why) : "";
   return fmt::format("in use {}, fragmented {}{}{}{}", show_size(used), show_size(fragmented), idle,
                      silent, firm);
 }

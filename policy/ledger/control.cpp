@@ -103,6 +103,7 @@ std::string refuse(const Change& pool, std::uint32_t tenant, const TenantLimits&
     return name + ": min=" + mib(wanted.min) + " is above max=" + mib(wanted.max) +
            "; change both or write at most the maximum";
   }
+  if (change.max && !wanted.max) return name + ": max: less than a page; write at least 2MiB";
   const Pages least = std::min(pool.least(tenant), size);
   if (change.max && wanted.max < least) {
     return name + ": max=" + mib(wanted.max) +

@@ -78,8 +78,11 @@ TEST_F(ControlVerbs, SetSaysWhatStays) {
               HasSubstr("chat: above its maximum; it grows no more, and falls as it frees: in use "
                         "120 MiB, fragmented 60 MiB, 20 MiB not given back yet\n"));
   figures.stripe = Pages();
+  figures.want = Pages(3);
   member->publish(figures);
-  EXPECT_THAT(run({"trim", "chat"}).out, HasSubstr("has memory that is backed as a whole"));
+  EXPECT_THAT(run({"trim", "chat"}).out,
+              HasSubstr("20 MiB kept for requests that wait; process " + std::to_string(getpid()) +
+                        " has memory that is backed as a whole"));
 }
 
 TEST_F(ControlVerbs, BadWords) {

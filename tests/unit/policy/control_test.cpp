@@ -145,6 +145,8 @@ TEST_F(ControlTest, AMaximumLeavesRoomForTheMinimumAndForOneRequest) {
   EXPECT_EQ(set_max("a", 29),
             "a: max=58MiB is less than one longest request takes; write at least 60MiB");
   EXPECT_THAT(set_max("a", 30), IsEmpty());
+  EXPECT_EQ(change("a", {pages(0), Size{Bytes(1), 0, false}, {}}),
+            "a: max: less than a page; write at least 2MiB");
   EXPECT_EQ(a->snapshot().tenants.at(0).least, Pages(30));
   // Whose process is gone needs nothing.
   const auto b = member("a");
