@@ -28,7 +28,8 @@ std::string order_trim(const std::string& directory, const GpuUuid& gpu, std::st
                        std::uint32_t& order);
 
 // At least the sum of all minimums, and what any tenant's longest request takes; at most what the
-// GPU has, of which shares are meant. Needs a member in the pool; lasts until the last one has left.
+// GPU has, of which shares are meant. Needs a member in the pool; lasts until the last one has
+// left.
 std::string change_pool(const std::string& directory, const GpuUuid& gpu, const Size& size,
                         const Clock& clock);
 
