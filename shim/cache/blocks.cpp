@@ -188,6 +188,7 @@ void Cache::expect(std::uint64_t blocks) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (closed_ || lost_) return;
+    if (blocks > expected_) ahead_at_ = Instant();
     expected_ = blocks;
     wake = wake_if(need(now) > free_ready_ && sleeps_until_ > now);
   }
@@ -273,6 +274,20 @@ void Cache::pool_changed() noexcept {
   grow_at_ = Instant();
   wake_if(need(now) > free_ready_);
   if (waiting_ != 0) progress_.notify_all();
+}
+
+// What is only expected is tried again at ever longer times: a tenant at its maximum would never
+// rest else.
+void Cache::put_off_growth(Instant retry_at) noexcept {
+  const Instant now = clock_.now();
+  grow_at_ = retry_at;
+  ahead_pause_ = std::clamp<Duration>(ahead_pause_ * 2, milliseconds(5), std::chrono::seconds(1));
+  ahead_at_ = std::max(retry_at, now + ahead_pause_);
+}
+
+void Cache::may_grow() noexcept {
+  grow_at_ = ahead_at_ = Instant();
+  ahead_pause_ = Duration();
 }
 
 // What callers miss now.

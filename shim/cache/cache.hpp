@@ -188,6 +188,8 @@ class Cache final : public Worker {
   std::uint64_t asked(Instant now) const noexcept;
   std::uint64_t need(Instant now) const noexcept;
   bool wake_if(bool needed) noexcept;
+  void put_off_growth(Instant retry_at) noexcept;
+  void may_grow() noexcept;
 
   // named.cpp: with `lock` on mutex_, which is let go meanwhile.
   Named take_part(std::size_t stripe, BlockRange part, Instant deadline,
@@ -243,6 +245,8 @@ class Cache final : public Worker {
   std::uint64_t waiting_ = 0;   // blocks that callers of wait_ready wait for
   std::uint64_t naming_ = 0;    // blocks that callers of acquire_ranges wait for
   Instant grow_at_{};           // no try to grow before: the pool or the driver refused
+  Instant ahead_at_{};          // the same while nobody waits for it
+  Duration ahead_pause_{};      // how long that was last
   std::uint32_t failures_ = 0;  // in a row, of the driver
   std::uint64_t refusals_ = 0;
   Pages in_use_pages_;

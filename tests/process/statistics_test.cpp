@@ -147,7 +147,9 @@ std::uint64_t wakes_of(pid_t pid) {
 
 TEST_F(Statistics, AnIdleProcessWakesOnceASecond) {
   const Tenant a("a", environment());
+  // With blocks in use, and others that are to stay ready.
   EXPECT_EQ(a.number("acquire 100 20000"), 100U);
+  EXPECT_EQ(a.ask("expect 500"), "expecting");
   std::this_thread::sleep_for(seconds(2));
   const std::size_t written = moments().size();
   const std::uint64_t before = wakes_of(a.pid());

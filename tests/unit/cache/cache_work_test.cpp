@@ -364,6 +364,47 @@ TEST_F(CacheWork, AFullGpuIsNotAskedInAHotLoop) {
   EXPECT_EQ(cache().stats().short_grants, 1U);
 }
 
+TEST_F(CacheWork, WhatIsOnlyExpectedIsAskedForMoreAndMoreSeldom) {
+  rig().acquire(10);
+  rig().work();
+  rig().budget.set_pool(rig().budget.charged());
+  cache().expect(500);
+  Duration pause{};
+  for (int i = 0; i < 12; ++i) {
+    rig().work();
+    const Duration next = cache().work().next - rig().clock.now();
+    EXPECT_GE(next, pause);
+    pause = next;
+    rig().clock.advance(next);
+  }
+  EXPECT_EQ(pause, seconds(1));
+  EXPECT_EQ(cache().stats().short_grants, 1U);
+  // Who waits for it is served soon.
+  rig().work();
+  rig().budget.set_pool(Pages(4000));
+  rig().acquire(100);
+  EXPECT_EQ(cache().available(), 0U);
+  rig().clock.advance(milliseconds(5));
+  rig().work();
+  EXPECT_GE(cache().available(), 64U);
+}
+
+TEST_F(CacheWork, WhatStaysWarmNeedsNoLook) {
+  cache().expect(100);
+  rig().work();
+  ASSERT_GT(cache().stats().warm, Pages(0));
+  EXPECT_EQ(cache().work().next, Instant::max());
+  const auto taken = rig().acquire(100);
+  rig().work();
+  cache().expect(0);
+  ASSERT_EQ(rig().release(taken), Result::ok);
+  rig().work();
+  rig().driver.finish();
+  rig().work();
+  ASSERT_GT(cache().stats().warm, Pages(0));
+  EXPECT_EQ(cache().work().next, rig().clock.now() + milliseconds(100)) << "it decays";
+}
+
 TEST_F(CacheWork, ReleasedMemoryIsAReasonToTryAgainAtOnce) {
   const auto ranges = rig().grow(64);
   rig().driver.set_capacity(rig().driver.used());
