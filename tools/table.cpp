@@ -40,7 +40,7 @@ std::string show_time(Duration time) {
   if (us == 0) return time > Duration::zero() ? "<1 us" : "0";
   if (us < 1'000) return fmt::format("{} us", us);
   if (us < 1'000'000) return fmt::format("{} ms", us / 1'000);
-  if (us < 60'000'000) return fmt::format("{:.1f} s", static_cast<double>(us / 100'000) / 10);
+  if (us < 60'000'000) return fmt::format("{}.{} s", us / 1'000'000, us / 100'000 % 10);
   return fmt::format("{} min", us / 60'000'000);
 }
 
