@@ -113,6 +113,7 @@ void set_reuse(Tenant& t, bool contested) {
   const Pages kept = t.charged.minus_clamped(t.leaving).minus_clamped(t.plan.reclaim);
   const Pages begun = t.plan.entitled && !missing(t) ? t.used + t.want : Pages();
   t.plan.reuse = contested ? std::min(kept, std::max({t.min, t.plan.target, begun})) : kept;
+  t.plan.reuse = std::min(t.plan.reuse, t.max);
 }
 
 }  // namespace

@@ -148,6 +148,13 @@ Pages free_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept;
 // What is free beyond all floors.
 Pages spare_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept;
 
+// What is taken and promised beyond what there is: after the pool was made smaller, or a minimum
+// larger.
+Pages overdrawn(const Pool& pool, std::span<const Tenant> tenants) noexcept;
+constexpr Pages above_max(const Tenant& t) {
+  return t.charged.minus_clamped(t.leaving).minus_clamped(t.max);
+}
+
 // ---- what the pool decides ----
 
 // Whether the pool can keep `min` for `tenant`, whose record is in the span and counts with no
@@ -156,6 +163,8 @@ bool may_promise(const Pool& pool, std::span<const Tenant> tenants, std::size_t 
                  Pages min) noexcept;
 
 // Sets the pool's level and every tenant's plan. Called again without a change it changes nothing.
+// What a tenant has above its maximum must come back, and what the pool is overdrawn by, though
+// nobody waits for it.
 // Returns what is claimed and neither free nor on its way: while that is not 0, nobody begins new
 // work above its target.
 // Needs at most kMostTenants.

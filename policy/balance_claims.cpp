@@ -110,6 +110,30 @@ class Settlement {
   }
   Pages left() const { return left_; }
 
+  // Before the claims: what tenants have above their maximums, and what the pool is overdrawn by.
+  void enforce(Pages overdrawn) {
+    for (Tenant& t : tenants_) {
+      const Pages kept = t.charged.minus_clamped(t.leaving);
+      const Pages most = std::min(at_hand(t), kept.minus_clamped(t.min));
+      t.plan.reclaim = std::min(whole_up(above_max(t), t.stripe), whole(most, t.stripe));
+      coming_ += t.plan.reclaim;
+    }
+    const Pages arriving = std::min(coming_, overdrawn);
+    coming_ -= arriving;
+    Pages lacking = overdrawn - arriving;
+    // What is held for a wish, too: the wish may be one that cannot be met any more.
+    for (const From from : {From::surplus, From::idle, From::held}) {
+      for (const auto place : victims_) {
+        if (!lacking) return;
+        Tenant& victim = tenants_[place];
+        const Pages pages = std::min(can_give(victim, from), whole_up(lacking, victim.stripe));
+        victim.plan.reclaim += pages;
+        lacking = lacking.minus_clamped(pages);
+      }
+    }
+    unmet_ += lacking;
+  }
+
  private:
   // From what is on its way, and what others can give.
   void meet(Tenant& claimer, Pages lacks) {
@@ -171,6 +195,7 @@ class Settlement {
 Pages settle_claims(Pool& pool, std::span<Tenant> tenants, const Rules& rules,
                     Pages spare) noexcept {
   Settlement settlement(tenants, rules, spare);
+  settlement.enforce(overdrawn(pool, tenants));
   const Pages unmet = settlement.settle(tight_mark(pool.capacity()));
   pool.open = settlement.left();
   return unmet;

@@ -17,6 +17,12 @@ Pages floors(std::span<const Tenant> tenants) noexcept {
   return sum;
 }
 
+Pages overdrawn(const Pool& pool, std::span<const Tenant> tenants) noexcept {
+  Pages taken = pool.limbo + pool.untold + floors(tenants);
+  for (const Tenant& t : tenants) taken += t.charged;
+  return taken.minus_clamped(pool.capacity());
+}
+
 Pages spare_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept {
   return free_pages(pool, tenants).minus_clamped(floors(tenants));
 }

@@ -26,7 +26,7 @@ constexpr bool goes_before(const Tenant& a, const Tenant& b) {
 }
 
 // Sets offers and reclaims, and what is open to all, from `spare` pages. Returns what was not
-// found.
+// found: for claims, and of what the pool is overdrawn by.
 Pages settle_claims(Pool& pool, std::span<Tenant> tenants, const Rules& rules,
                     Pages spare) noexcept;
 

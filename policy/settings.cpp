@@ -6,12 +6,13 @@
 #include <algorithm>
 #include <array>
 
+#include "policy/changes.hpp"
+
 namespace kvcached {
 namespace {
 
 constexpr std::size_t kLongestName = 47;  // as the pool stores it
 constexpr std::size_t kLongestPath = 4000;
-constexpr std::size_t kShownValue = 64;
 
 constexpr Bytes kLargestStripe{1ULL << 30};
 
@@ -45,13 +46,9 @@ bool set_name(std::string& target, std::string_view text) {
 }
 
 bool set_weight(std::uint32_t& target, std::string_view text) {
-  const std::optional<Size> number = parse_size(text);
-  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos || !number ||
-      !number->bytes || number->bytes.value > 10'000) {
-    return false;
-  }
-  target = static_cast<std::uint32_t>(number->bytes.value);
-  return true;
+  const std::optional<std::uint32_t> weight = parse_weight(text);
+  if (weight) target = *weight;
+  return weight.has_value();
 }
 
 bool set_stripe(Bytes& target, std::string_view text) {
@@ -171,14 +168,6 @@ std::string default_directory() {
   const bool shared_memory = ::stat("/dev/shm", &status) == 0 && S_ISDIR(status.st_mode) &&
                              ::access("/dev/shm", W_OK | X_OK) == 0;
   return (shared_memory ? "/dev/shm" : "/tmp") + user;
-}
-
-// One line, whatever the value holds.
-std::string shown(std::string_view value) {
-  std::string text(value.substr(0, kShownValue));
-  std::replace_if(
-      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
-  return value.size() > kShownValue ? text + "..." : text;
 }
 
 // Compares as far as the GPU's size is not needed for it.

@@ -65,5 +65,6 @@ Settings read_settings(const std::function<const char*(const char*)>& get,
 // Parsers behind it, for flags and tests. None on bad input.
 std::optional<Size> parse_size(std::string_view text);
 std::optional<MatchRule> parse_match(std::string_view text);
+std::optional<std::uint32_t> parse_weight(std::string_view text);
 
 }  // namespace kvcached

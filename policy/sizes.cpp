@@ -98,6 +98,15 @@ std::optional<Size> parse_size(std::string_view text) {
   return Size{*bytes, 0, false};
 }
 
+std::optional<std::uint32_t> parse_weight(std::string_view text) {
+  const std::optional<Size> number = parse_size(text);
+  if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos || !number ||
+      !number->bytes || number->bytes.value > 10'000) {
+    return std::nullopt;
+  }
+  return static_cast<std::uint32_t>(number->bytes.value);
+}
+
 std::optional<MatchRule> parse_match(std::string_view text) {
   MatchRule rule;
   const std::size_t comma = std::min(text.find(','), text.size());

@@ -185,7 +185,7 @@ int kvcached_model_register(const kvcached_model* model, kvcached_model_info* in
     shape.max_seq_len = model->max_seq_len;
     shape.block_tokens = model->block_tokens;
     shape.bytes_per_token = per_token;
-    member->ledger().describe_model(shape);
+    member->describe_model(shape);
   } catch (...) {
     return KVCACHED_FAILED;
   }
@@ -352,6 +352,15 @@ int kvcached_cache_in_use(kvcached_cache* handle, uint64_t blocks) {
   const auto cache = process->recall(handle);
   if (!cache) return KVCACHED_INVALID;
   cache->in_use(blocks);
+  return KVCACHED_OK;
+}
+
+int kvcached_cache_evicted(kvcached_cache* handle, uint64_t blocks) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  cache->evicted(blocks);
   return KVCACHED_OK;
 }
 

@@ -29,6 +29,8 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxDevices = 64;
 constexpr Duration kRoomPatience = milliseconds(200);  // for our own warm memory to go
+// So long an order to trim stands for engines that look only now and then.
+constexpr Duration kTrimPatience = std::chrono::seconds(5);
 
 std::mutex g_making;  // held by fork, so that a child finds it free
 std::atomic<Process*> g_process{nullptr};
@@ -50,6 +52,7 @@ struct Device {
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
   member::Outline outline;  // when the agent last looked; it alone uses it
+  Instant trimmed_at{};  // the agent's
 };
 
 struct Process::State final : public member::Housekeeper {
@@ -62,6 +65,8 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
+  // Tells the pool what it plans with. True: a caller wants more than there is.
+  bool publish(driver::DeviceId id, member::Member& m) noexcept;
   bool obey() noexcept override;
   // Whether the GPU has this much beside what is kept for unclaimed buffers.
   bool has_free(driver::DeviceId id, Bytes size) noexcept;
@@ -213,18 +218,27 @@ std::optional<PoolView> Process::pool_view(driver::DeviceId device) noexcept {
   return view;
 }
 
+bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
+  ledger::Figures figures = member::figures_of(registry, id, m.longest_request());
+  if (const PlainReport report = plain_report.load()) {
+    const PlainMemory plain = report(id);
+    figures.plain = plain.held;
+    figures.plain_peak = plain.peak;
+  }
+  m.ledger().publish(figures);
+  return static_cast<bool>(figures.want);
+}
+
 bool Process::State::keep_house() noexcept {
   bool busy = false;
   for (std::size_t i = 0; i < kMaxDevices; ++i) {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
-    const ledger::Figures figures = member::figures_of(registry, id);
-    m->ledger().publish(figures);
+    busy = publish(id, *m) || busy;
     driver::MemoryInfo info;
     if (driver.memory_info(id, info) == driver::Status::ok)
       busy = static_cast<bool>(m->ledger().reap(info.free)) || busy;
-    busy = busy || static_cast<bool>(figures.want);
   }
   return busy;
 }
@@ -236,10 +250,18 @@ bool Process::State::obey() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     const member::Outline outline = member::outline_of(registry, id);
-    if (outline != std::exchange(devices[i].outline, outline))
-      m->ledger().publish(member::figures_of(registry, id));
-    member::obey(m->ledger().duty(), registry, id);
+    if (outline != std::exchange(devices[i].outline, outline)) publish(id, *m);
     waiting = waiting || outline.waiting;
+    const ledger::Duty duty = m->ledger().duty();
+    const Instant now = steady_clock().now();
+    if (duty.trim) {
+      devices[i].trimmed_at = now;
+      member::trim(registry, id);
+      m->ledger().trimmed(*duty.trim);
+    }
+    const Instant trimmed = devices[i].trimmed_at;
+    const bool trimming = trimmed != Instant() && now - trimmed < kTrimPatience;
+    member::obey(duty, trimming, registry, id);
   }
   return waiting;
 }

@@ -48,6 +48,15 @@ struct PoolView {
   Bytes members_held;   // physical memory of all other members, as far as the pool knows
 };
 
+// This process's plain memory on one GPU, by the sizes it asked for.
+struct PlainMemory {
+  Bytes held;
+  Bytes peak;  // the most that was held
+};
+// Who counts it: the hooks, which stand above. Null until they have counted something.
+using PlainReport = PlainMemory (*)(driver::DeviceId) noexcept;
+inline std::atomic<PlainReport> plain_report{nullptr};
+
 class Process {
  public:
   // The object, made at the first call. Null whenever calls must pass through untouched: switched

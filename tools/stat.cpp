@@ -1,172 +1,107 @@
-// The verb that shows the pools.
+// The verb that shows the pools: once, again and again, or what they were.
 #include <fmt/format.h>
+#include <unistd.h>
 
-#include <cstdint>
-#include <cstdlib>
-#include <nlohmann/json.hpp>
+#include <chrono>
+#include <cstdio>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "policy/clock.hpp"
 #include "policy/ledger/ledger.hpp"
-#include "policy/settings.hpp"
-#include "tools/table.hpp"
+#include "tools/choose.hpp"
+#include "tools/show.hpp"
 #include "tools/verbs.hpp"
 
 namespace kvcached::tools {
 namespace {
 
-using ledger::MemberState;
-using ledger::ModelShape;
+using ledger::History;
 using ledger::Snapshot;
-using ledger::TenantState;
-using nlohmann::ordered_json;
 
-// Names come from other processes: a stray control character must not reach the terminal.
-std::string clean(std::string text) {
-  for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+struct Look {
+  std::string text;
+  std::vector<std::string> complaints;
+};
+
+std::int64_t second_of(Instant now) {
+  return std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()).count();
+}
+
+Look look_at_history(const StatOptions& options, const std::string& directory) {
+  Look look;
+  const Instant now = steady_clock().now();
+  std::vector<History> histories = ledger::read_histories(directory, now, look.complaints);
+  std::erase_if(histories, [&](const History& one) { return !names_gpu(options.gpu, one.gpu); });
+  if (options.json && !histories.empty()) {
+    look.text = json_of(histories, second_of(now));
+    return look;
   }
-  return text.empty() ? "-" : text;
+  for (const History& history : histories) {
+    look.text += (look.text.empty() ? "" : "\n") + curves_of(history, second_of(now));
+  }
+  return look;
 }
 
-std::string show_model(const ModelShape& model) {
-  if (model.name.empty()) return "-";
-  return fmt::format("{} ({} layers, {} x {} x {} B, {}/token)", clean(model.name), model.layers,
-                     model.kv_heads, model.head_dim, model.bytes_per_element,
-                     show_size(Bytes(model.bytes_per_token)));
+Look look(const StatOptions& options, const std::string& directory) {
+  if (options.history) return look_at_history(options, directory);
+  Look look;
+  std::vector<Snapshot> pools = ledger::read_pools(directory, look.complaints);
+  const bool any = !pools.empty();
+  std::erase_if(pools, [&](const Snapshot& one) { return !names_gpu(options.gpu, one.gpu); });
+  if (any && pools.empty()) look.complaints.push_back("stat: no pool is of GPU " + options.gpu);
+  if (options.json) {
+    if (!pools.empty() || options.every) look.text = json_of(pools, options.every.has_value());
+    return look;
+  }
+  for (const Snapshot& pool : pools) {
+    look.text += (look.text.empty() ? "" : "\n") + table_of(pool);
+  }
+  return look;
 }
 
-std::string show_adapter(const MemberState& member) {
-  if (member.adapter.empty()) return "-";
-  return clean(member.adapter) +
-         (member.adapter_state.empty() ? "" : ": " + clean(member.adapter_state));
+// On a terminal in place, line by line, so that nothing flickers; else one block after the other.
+void show(const std::string& text, bool in_place) {
+  if (!in_place) {
+    fmt::print("{}", text);
+    std::fflush(stdout);
+    return;
+  }
+  std::string screen = "\x1b[H";
+  for (const char c : text) {
+    if (c == '\n') screen += "\x1b[K";
+    screen += c;
+  }
+  fmt::print("{}\x1b[J", screen);
+  std::fflush(stdout);
 }
 
-std::string show_min(const TenantState& tenant) {
-  return show_size(tenant.limits.min) + (tenant.min_admitted ? "" : " (not promised)");
-}
-
-void print_pool(const Snapshot& pool) {
-  fmt::print("{}\npool {}, charged {}, limbo {}, free {}\n", ledger::to_string(pool.gpu),
-             show_size(pool.pool), show_size(pool.charged), show_size(pool.limbo),
-             show_size(pool.free));
-  if (pool.tenants.empty()) fmt::print("no tenants\n");
-  if (!pool.tenants.empty()) {
-    std::vector<std::vector<std::string>> rows{{"TENANT", "MIN", "MAX", "WEIGHT", "CHARGED"}};
-    for (const TenantState& tenant : pool.tenants) {
-      const bool capped = tenant.limits.max < pool.pool;
-      rows.push_back({clean(tenant.name), show_min(tenant),
-                      capped ? show_size(tenant.limits.max) : "-",
-                      std::to_string(tenant.limits.weight), show_size(tenant.charged)});
+// Until a signal or a closed pipe ends the process.
+[[noreturn]] void watch(const StatOptions& options, const std::string& directory) {
+  const bool in_place = ::isatty(STDOUT_FILENO) == 1 && !options.json;
+  if (in_place) fmt::print("\x1b[2J");
+  const Instant begin = steady_clock().now();
+  for (std::int64_t round = 1;; ++round) {
+    Look now = look(options, directory);
+    if (!options.json) {
+      for (const std::string& line : now.complaints) now.text += line + "\n";
+      if (!in_place) now.text += "\n";
     }
-    fmt::print("\n{}", show_table(rows));
+    show(now.text, in_place);
+    std::this_thread::sleep_until(begin + *options.every * round);
   }
-  if (!pool.members.empty()) {
-    std::vector<std::vector<std::string>> rows{{"PID", "TENANT", "COMMAND", "CHARGED", "USED",
-                                                "FRAGMENTED", "WARM", "WANT", "SHORT", "ADAPTER",
-                                                "MODEL"}};
-    for (const MemberState& member : pool.members) {
-      rows.push_back({std::to_string(member.pid) + (member.alive ? "" : " (dead)"),
-                      clean(member.tenant), clean(member.command), show_size(member.charged),
-                      show_size(member.figures.used), show_size(member.figures.fragmented),
-                      show_size(member.figures.warm), show_size(member.figures.want),
-                      std::to_string(member.figures.short_grants), show_adapter(member),
-                      show_model(member.model)});
-    }
-    fmt::print("\n{}", show_table(rows));
-  }
-}
-
-std::uint64_t amount(Pages pages) { return bytes_of(pages).value; }
-
-ordered_json describe(const ModelShape& model) {
-  if (model.name.empty()) return nullptr;
-  return {{"name", model.name},
-          {"layers", model.layers},
-          {"kv_heads", model.kv_heads},
-          {"head_dim", model.head_dim},
-          {"bytes_per_element", model.bytes_per_element},
-          {"max_seq_len", model.max_seq_len},
-          {"block_tokens", model.block_tokens},
-          {"bytes_per_token", model.bytes_per_token}};
-}
-
-ordered_json describe(const TenantState& tenant, Pages pool) {
-  ordered_json max = nullptr;  // none: all of the pool
-  if (tenant.limits.max < pool) max = amount(tenant.limits.max);
-  return {{"name", tenant.name},
-          {"min_bytes", amount(tenant.limits.min)},
-          {"min_promised", tenant.min_admitted},
-          {"max_bytes", max},
-          {"weight", tenant.limits.weight},
-          {"charged_bytes", amount(tenant.charged)}};
-}
-
-ordered_json describe(const MemberState& member) {
-  return {{"pid", member.pid},
-          {"alive", member.alive},
-          {"tenant", member.tenant},
-          {"command", member.command},
-          {"model", describe(member.model)},
-          {"charged_bytes", amount(member.charged)},
-          {"used_bytes", amount(member.figures.used)},
-          {"fragmented_bytes", amount(member.figures.fragmented)},
-          {"warm_bytes", amount(member.figures.warm)},
-          {"want_bytes", amount(member.figures.want)},
-          {"reserved_bytes", member.figures.reserved.value},
-          {"short_grants", member.figures.short_grants},
-          {"grows", member.figures.grows},
-          {"releases", member.figures.releases},
-          {"adapter", member.adapter},
-          {"adapter_state", member.adapter_state}};
-}
-
-ordered_json describe(const Snapshot& pool) {
-  ordered_json tenants = ordered_json::array();
-  for (const TenantState& tenant : pool.tenants) tenants.push_back(describe(tenant, pool.pool));
-  ordered_json processes = ordered_json::array();
-  for (const MemberState& member : pool.members) processes.push_back(describe(member));
-  return {{"gpu", ledger::to_string(pool.gpu)},
-          {"pool_bytes", amount(pool.pool)},
-          {"charged_bytes", amount(pool.charged)},
-          {"limbo_bytes", amount(pool.limbo)},
-          {"free_bytes", amount(pool.free)},
-          {"tenants", tenants},
-          {"processes", processes}};
-}
-
-void print_json(const std::vector<Snapshot>& pools) {
-  ordered_json all = ordered_json::array();
-  for (const Snapshot& pool : pools) all.push_back(describe(pool));
-  // Bytes that are not UTF-8 are replaced, so that the output is JSON whatever a program is named.
-  fmt::print("{}\n", ordered_json{{"pools", all}}.dump(2, ' ', false,
-                                                       ordered_json::error_handler_t::replace));
 }
 
 }  // namespace
 
 int stat(const StatOptions& options) {
-  std::string directory = options.directory;
-  if (directory.empty()) {
-    std::vector<std::string> ignored;
-    directory =
-        read_settings([](const char* name) { return std::getenv(name); }, ignored).directory;
-  }
-  std::vector<std::string> complaints;
-  const std::vector<Snapshot> pools = ledger::read_pools(directory, complaints);
-  if (options.json && !pools.empty()) print_json(pools);
-  if (!options.json) {
-    for (const Snapshot& pool : pools) {
-      if (&pool != pools.data()) fmt::print("\n");
-      print_pool(pool);
-    }
-  }
-  if (pools.empty() && complaints.empty()) {
-    complaints.push_back(fmt::format(
-        "stat: no pool in {}; an engine makes one when it allocates its cache", directory));
-  }
-  for (const std::string& line : complaints) complain(line);
-  return complaints.empty() ? 0 : kBadUse;
+  const std::string directory = pool_directory(options.directory);
+  if (options.every) watch(options, directory);
+  const Look once = look(options, directory);
+  fmt::print("{}", once.text);
+  for (const std::string& line : once.complaints) complain(line);
+  return once.complaints.empty() ? 0 : kBadUse;
 }
 
 }  // namespace kvcached::tools

@@ -35,6 +35,22 @@ std::string show_size(Bytes bytes) {
 
 std::string show_size(Pages pages) { return show_size(bytes_of(pages)); }
 
+std::string show_time(Duration time) {
+  const auto us = time / std::chrono::microseconds(1);
+  if (us == 0) return time > Duration::zero() ? "<1 us" : "0";
+  if (us < 1'000) return fmt::format("{} us", us);
+  if (us < 1'000'000) return fmt::format("{} ms", us / 1'000);
+  if (us < 60'000'000) return fmt::format("{}.{} s", us / 1'000'000, us / 100'000 % 10);
+  return fmt::format("{} min", us / 60'000'000);
+}
+
+std::string clean(std::string text) {
+  for (char& c : text) {
+    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+  }
+  return text.empty() ? "-" : text;
+}
+
 std::string show_table(const std::vector<std::vector<std::string>>& rows) {
   if (rows.empty()) return "";
   const std::size_t columns = rows.front().size();

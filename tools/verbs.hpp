@@ -1,12 +1,17 @@
-// The verbs of the command. Each returns the exit code: 0, or 2 with one line on standard error.
+// The verbs of the command. Each returns the exit code: 0, or 2 with one line on standard error; 1
+// where what was asked for was understood and refused.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "policy/clock.hpp"
+
 namespace kvcached::tools {
 
+inline constexpr int kRefused = 1;
 inline constexpr int kBadUse = 2;
 
 // Starts `arguments`, "[flags] [--] command…", with the library in front. Returns only on failure:
@@ -15,9 +20,25 @@ int run(const std::vector<std::string>& arguments);
 
 struct StatOptions {
   std::string directory;  // empty: as the settings say
+  std::string gpu;        // the beginning of a pool's name, as it is shown; empty: all
   bool json = false;
+  bool history = false;           // the last ten minutes instead of now
+  std::optional<Duration> every;  // shows it again and again, until the process is ended
 };
 int stat(const StatOptions& options);
+
+struct ControlOptions {
+  std::string directory;  // empty: as the settings say
+  std::string gpu;        // the beginning of a pool's name, as stat shows it; empty: the only one
+  Duration wait = std::chrono::seconds(2);  // for what the members then do
+};
+// A tenant's limits; `changes` as "min=8GiB". Prints what is in force and what it came to.
+int set(const std::string& tenant, const std::vector<std::string>& changes,
+        const ControlOptions& options);
+// A tenant gives back what it holds idle.
+int trim(const std::string& tenant, const ControlOptions& options);
+// The pool's size.
+int limit(const std::string& size, const ControlOptions& options);
 
 int help_settings();
 int version();

@@ -78,6 +78,14 @@ void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noex
   figures.short_grants = get(slot.short_grants);
   figures.grows = get(slot.grows);
   figures.releases = get(slot.releases);
+  figures.demand = Pages(get(slot.demand));
+  figures.stripe = Pages(get(slot.stripe));
+  figures.least = Pages(get(slot.least));
+  const Bytes most = bytes_of(Pages(layout::kMaxPoolPages));
+  figures.plain = std::min(Bytes(get(slot.plain)), most);
+  figures.plain_peak = std::min(Bytes(get(slot.plain_peak)), most);
+  member.trimmed = get(slot.trimmed);
+  member.heard = Instant(Duration(get(slot.heartbeat)));
   texts.command = copy(slot.command);
   texts.adapter = copy(slot.adapter);
   texts.adapter_state = copy(slot.adapter_state);
@@ -104,12 +112,24 @@ layout::SlotState state_of(const layout::Slot& slot) noexcept {
   return known ? state : layout::SlotState::free;
 }
 
-Pages charge_of(const layout::Slot& slot, Pages pool) noexcept {
-  return std::min(Pages(get(slot.charged)), pool);
+Pages charge_of(const layout::Slot& slot, Pages most) noexcept {
+  return std::min(Pages(get(slot.charged)), most);
 }
 
-void read_books(const layout::File& file, Pages pool, const SlotSet& dead, Books& books) noexcept {
+PoolSize size_of(const layout::File& file, Pages most) noexcept {
+  return {std::min(Pages(get(file.header.pool_pages)), most), most};
+}
+
+PoolSize size_of(const layout::File& file) noexcept {
+  const std::uint64_t told = std::max(get(file.header.gpu_pages), get(file.header.pool_pages));
+  return size_of(file, Pages(std::min(told, layout::kMaxPoolPages)));
+}
+
+void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
+                Books& books) noexcept {
+  const Pages pool = size.now;
   books.pool = pool;
+  books.most = size.most;
   books.charged = books.limbo = Pages{};
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) books.tenants[i] = TenantBook{};
   books.tenants_end = 0;
@@ -119,7 +139,7 @@ void read_books(const layout::File& file, Pages pool, const SlotSet& dead, Books
     const layout::SlotState state = state_of(slot);
     if (state == layout::SlotState::free) continue;
     const bool living = state == layout::SlotState::live && !dead[k];
-    const Pages charged = charge_of(slot, pool);
+    const Pages charged = charge_of(slot, size.most);
     (living ? books.charged : books.limbo) += charged;
     const std::uint32_t name = get(slot.tenant);
     if (name >= layout::kTenants) continue;
@@ -198,10 +218,12 @@ void set_model(layout::Slot& slot, std::string_view name, const ModelShape& shap
 void clear_texts(layout::Slot& slot) noexcept {
   for (layout::U64* cell :
        {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants, &slot.grows,
-        &slot.releases, &slot.fragmented, &slot.claim, &slot.demand, &slot.stripe}) {
+        &slot.releases, &slot.fragmented, &slot.claim, &slot.demand, &slot.stripe, &slot.least,
+        &slot.plain, &slot.plain_peak}) {
     set(*cell, std::uint64_t{0});
   }
   set(slot.pid, std::int64_t{0});
+  set(slot.trimmed, 0U);
   for (layout::I64* cell : {&slot.want_since, &slot.claim_since, &slot.heartbeat}) {
     set(*cell, std::int64_t{0});
   }

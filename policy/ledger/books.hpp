@@ -19,11 +19,16 @@ std::uint32_t slots_end(const layout::File& file) noexcept;
 
 // The state as written, `free` if it is none of the known ones.
 layout::SlotState state_of(const layout::Slot& slot) noexcept;
-Pages charge_of(const layout::Slot& slot, Pages pool) noexcept;
+Pages charge_of(const layout::Slot& slot, Pages most) noexcept;
+
+// `most` is what this process knows for sure; without it, what the file says of the GPU.
+PoolSize size_of(const layout::File& file, Pages most) noexcept;
+PoolSize size_of(const layout::File& file) noexcept;
 
 // All sums, computed anew. Members in `dead` count as limbo though their slot says live. Call it
 // under the mutex, else the sums may be of different moments.
-void read_books(const layout::File& file, Pages pool, const SlotSet& dead, Books& books) noexcept;
+void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
+                Books& books) noexcept;
 
 TenantLimits limits_of(const layout::Tenant& tenant, Pages pool) noexcept;
 std::string name_of(const layout::Tenant& tenant);

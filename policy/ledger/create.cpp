@@ -136,6 +136,7 @@ void write_header(layout::File& file, const OpenRequest& request) noexcept {
     set(header.gpu[i], gpu[i]);
   }
   set(header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
+  set(header.gpu_pages, std::min(request.gpu_total.value, layout::kMaxPoolPages));
   test_point("create.filled");
   set(header.ready, 1U);
 }
@@ -167,6 +168,7 @@ Answer settle_alone(PoolFile& file, const OpenRequest& request) {
   }
   // The pool's size goes with its first member. What the dead held stays until it is freed.
   set(pool.header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
+  set(pool.header.gpu_pages, std::min(request.gpu_total.value, layout::kMaxPoolPages));
   return {};
 }
 

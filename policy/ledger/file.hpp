@@ -56,11 +56,19 @@ std::array<std::uint64_t, 2> boot_id() noexcept;
 std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept;
 GpuUuid uuid_of(const layout::Header& header) noexcept;
 
-// "GPU-…-v1".
+// "GPU-…-v2".
 std::string file_name(const GpuUuid& uuid);
 
 // Opens or creates the pool's file, locked, checked, mapped and present. See Ledger::open.
 PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& complaint);
+
+// Opens the file of that name in a directory as it is: it is neither made nor mended, and the
+// caller is not present in it. To be written or only read. Empty when `file` is mapped and checked,
+// and its mutex held; else what is wrong.
+//
+// A reader that cannot have the mutex in time goes on without: `locked` says so.
+std::string open_as_it_is(int directory, const std::string& name, bool writable, PoolFile& file,
+                          bool& locked);
 
 // Whether a file of this size with this header can be used. `why` says why not.
 Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why);

@@ -24,14 +24,41 @@ struct TenantBook {
   }
 };
 
+// What the pool may hand out now, which users can change, and the most that any amount in its file
+// can be: what is above that is damage.
+struct PoolSize {
+  Pages now;
+  Pages most;
+};
+
 struct Books {
   Pages pool;
+  Pages most;
   Pages charged;  // by the living, tenants or not
   Pages limbo;
   std::array<TenantBook, layout::kTenants> tenants;
   std::uint32_t tenants_end = 0;  // no tenant from here on is named by a slot
 
   constexpr Pages free() const { return pool.minus_clamped(charged).minus_clamped(limbo); }
+
+  // All minimums that are promised.
+  constexpr Pages promised() const {
+    Pages sum;
+    for (std::uint32_t i = 0; i < tenants_end; ++i) {
+      if (tenants[i].living) sum += tenants[i].min;
+    }
+    return sum;
+  }
+
+  // A user has made the pool or a maximum smaller, or a minimum larger, and it is not so yet.
+  constexpr bool exceeded() const {
+    Pages taken = charged + limbo;
+    for (std::uint32_t i = 0; i < tenants_end; ++i) {
+      taken += tenants[i].floor();
+      if (tenants[i].living && tenants[i].charged > tenants[i].max) return true;
+    }
+    return taken > pool;
+  }
 
   // What remains for `tenant` when the others' floors stay untouched.
   constexpr Pages spare_for(std::uint32_t tenant) const {

@@ -18,10 +18,14 @@ static_assert(U64::is_always_lock_free && sizeof(U64) == 8);
 static_assert(I64::is_always_lock_free && sizeof(I64) == 8);
 
 inline constexpr std::uint64_t kMagic = 0x6c6f6f7064766b01;  // "\1kvdpool" in little-endian bytes
-inline constexpr std::uint32_t kVersion = 1;                 // also the end of the file's name
+inline constexpr std::uint32_t kVersion = 2;                 // also the end of the file's name
 inline constexpr std::uint32_t kSlots = 256;
 inline constexpr std::uint32_t kTenants = 256;  // one a slot suffices: a tenant without slots ends
 inline constexpr std::uint64_t kMaxPoolPages = 1ULL << 40;
+inline constexpr std::uint32_t kWaitBuckets = 32;
+inline constexpr std::uint32_t kTakers = 6;     // of one tenant's memory, remembered by name
+inline constexpr std::uint32_t kMoments = 600;  // of history, a second each
+inline constexpr std::uint32_t kMomentTenants = 32;
 
 // Locks are byte ranges of the file; they have nothing to do with the bytes' content.
 inline constexpr std::int64_t kMutexByte = 0;      // held by whoever changes the account
@@ -55,15 +59,25 @@ struct alignas(128) Header {
   // As of the last plan. Contested: a claim of some tenant is open, so that grants follow the plan.
   U32 contested;
   U32 level;
-  U64 shortfall;  // pages of the pool that the driver turned out not to have
-  std::array<U64, 16> spare;
+  U64 shortfall;    // pages of the pool that the driver turned out not to have
+  U64 gpu_pages;    // all of the GPU's memory; 0: no member said
+  U64 gpu_free;     // pages, as the driver last told a member; plus 1, so that 0 means never
+  U64 last_moment;  // the second of the newest history, plus 1
+  std::array<U64, 13> spare;
 };
 static_assert(sizeof(Header) == 256);
 static_assert(offsetof(Header, version) == 8 && offsetof(Header, ready) == 72);
 
+// Pages that a tenant gave back while another waited for them.
+struct Taker {
+  U64 who;  // that other: its place and, above 32 bits, its generation; 0: nobody
+  U64 pages;
+};
+
 // In use while a slot that is live or in limbo names it.
 struct alignas(128) Tenant {
   Text<48> name;
+  // Set by the first member, and changed by tools at any time.
   U64 min_pages;
   U64 max_pages;
   U32 weight;
@@ -76,8 +90,26 @@ struct alignas(128) Tenant {
   I64 queued;
   I64 turn_began;
   U64 aged;
+  U32 generation;  // one more with every tenant in this place
+  U32 trim;        // one more whenever its members should let go of all they hold idle
+  // Since its first member came: sums to which every member adds, so that they outlive it.
+  U64 grants;
+  U64 granted;  // pages
+  U64 short_grants;
+  U64 waits_in_vain;  // that ended without a grant
+  U64 reclaimed;      // pages given back while others waited for them
+  U64 below_min;      // nanoseconds in which it was refused what its minimum covers
+  U64 evicted;        // blocks that its engine had cached and dropped
+  U64 warm_hits;
+  U64 warm_misses;
+  U64 warm_in_vain;
+  std::array<U32, kWaitBuckets> waits;  // number i: shorter than 2^i us, and no shorter bucket's
+  std::array<Taker, kTakers> takers;    // under the mutex
+  std::array<U64, 9> spare;
 };
-static_assert(sizeof(Tenant) == 128 && offsetof(Tenant, min_pages) == 48);
+static_assert(sizeof(Taker) == 16);
+static_assert(sizeof(Tenant) == 512 && offsetof(Tenant, min_pages) == 48);
+static_assert(offsetof(Tenant, generation) == 128 && offsetof(Tenant, waits) == 216);
 
 enum class SlotState : std::uint32_t {
   free = 0,
@@ -123,19 +155,53 @@ struct alignas(128) Slot {
   I64 claim_since;
   U64 demand;  // forecast of what it will use
   U64 stripe;  // pages that it gives or takes at least; 0: it gives nothing back
+  // Again the owner's, within `sequence`.
+  U64 least;  // pages that one longest request takes
+  U64 plain;  // bytes of the GPU that the pool knows nothing else of
+  U64 plain_peak;
+  U32 trimmed;  // the tenant's `trim` that it has obeyed
+  U32 unused;
+  std::array<U64, 12> spare;
 };
-static_assert(sizeof(Slot) == 512 && alignof(Slot) == 128);
+static_assert(sizeof(Slot) == 640 && alignof(Slot) == 128);
 static_assert(offsetof(Slot, charged) == 8 && offsetof(Slot, sequence) == 32);
 static_assert(offsetof(Slot, command) == 128 && offsetof(Slot, model) == 384);
+
+struct MomentTenant {
+  U32 place;
+  U32 generation;
+  U32 charged;  // pages, as the next two
+  U32 used;
+  U32 want;
+};
+
+// The pool at one second, in the place `second` modulo kMoments. Written under the mutex by
+// whichever member comes first in that second; odd while it is being written, and for ever if its
+// writer died then.
+struct alignas(64) Moment {
+  U32 sequence;
+  U32 tenants;
+  U64 second;  // of the monotonic clock, plus 1
+  U64 pool;    // pages, as the next four
+  U64 charged;
+  U64 limbo;
+  U64 used;
+  U64 want;
+  U64 spare;
+  std::array<MomentTenant, kMomentTenants> of;
+};
+static_assert(sizeof(MomentTenant) == 20 && sizeof(Moment) == 704);
 
 struct File {
   Header header;
   std::array<Tenant, kTenants> tenants;
   std::array<Slot, kSlots> slots;
+  std::array<Moment, kMoments> moments;
 };
 static_assert(offsetof(File, tenants) == 256);
-static_assert(offsetof(File, slots) == 256 + 256 * 128);
-static_assert(sizeof(File) == 256 + 256 * 128 + 256 * 512);
+static_assert(offsetof(File, slots) == 256 + 256 * 512);
+static_assert(offsetof(File, moments) == 256 + 256 * 512 + 256 * 640);
+static_assert(sizeof(File) == 256 + 256 * 512 + 256 * 640 + 600 * 704);
 
 inline constexpr std::size_t kFileSize = (sizeof(File) + 4095) / 4096 * 4096;
 

@@ -6,33 +6,24 @@
 // drops it with the process. No totals are stored: free is always computed from the slots.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "policy/clock.hpp"
+#include "policy/ledger/state.hpp"
 #include "policy/units.hpp"
 
 namespace kvcached::ledger {
 
-using GpuUuid = std::array<std::uint8_t, 16>;
-
-// "GPU-xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx", as the vendor's tools print it.
-std::string to_string(const GpuUuid& uuid);
-
 struct OpenRequest {
   std::string directory;  // created (mode 0700) when missing
   GpuUuid gpu{};
-  Pages pool;  // counts only for the member that creates the pool
-};
-
-struct TenantLimits {
-  Pages min;  // guaranteed; granted at join only if the pool can still promise it
-  Pages max = Pages::max();
-  std::uint32_t weight = 1;
+  Pages pool;            // counts only for the member that creates the pool
+  Pages gpu_total = {};  // all memory that the GPU has; 0: not known
 };
 
 struct JoinRequest {
@@ -41,62 +32,11 @@ struct JoinRequest {
   std::string_view command;  // for display
 };
 
-struct ModelShape {
-  std::string name;
-  std::uint32_t layers = 0, kv_heads = 0, head_dim = 0, bytes_per_element = 0;
-  std::uint32_t max_seq_len = 0, block_tokens = 0;
-  std::uint64_t bytes_per_token = 0;
-};
-
-// What a member says of itself; it alone writes these.
-struct Figures {
-  Pages used;        // what live blocks take
-  Pages fragmented;  // backed beside them: cannot go before they do
-  Pages warm;        // backed, without a live block
-  Pages want;        // asked for and not granted yet
-  Bytes reserved;    // sizes of the elastic allocations the engine made
-  Pages demand;      // forecast of what it will use
-  Pages stripe;      // what it gives or takes at least; none: it cannot give anything back
-  std::uint64_t short_grants = 0;
-  std::uint64_t grows = 0;     // stripes or extents backed
-  std::uint64_t releases = 0;  // stripes or extents released
-};
-
 struct Duty {
   Pages reclaim;               // to be given back, by the tenant's members together
   Pages reuse = Pages::max();  // not more may be in use without a new grant
-};
-
-struct MemberState {
-  std::uint32_t slot = 0;
-  std::uint64_t generation = 0;
-  std::int64_t pid = 0;  // in the member's own PID namespace: for display only
-  bool alive = false;
-  std::string tenant;
-  std::string command;
-  std::string adapter;
-  std::string adapter_state;
-  Pages charged;
-  Figures figures;
-  ModelShape model;  // name empty: none registered
-};
-
-struct TenantState {
-  std::string name;
-  TenantLimits limits;
-  bool min_admitted = true;  // false: the pool could not promise the minimum when it joined
-  Pages charged;             // sum over its living members
-};
-
-struct Snapshot {
-  GpuUuid gpu{};
-  Pages pool;
-  Pages charged;      // by the living
-  Pages limbo;        // of the dead, until the driver has freed it
-  Pages free;         // pool - charged - limbo
-  Pages unconfirmed;  // left limbo after 5 s, not seen free; the sum since the pool was made
-  std::vector<TenantState> tenants;
-  std::vector<MemberState> members;
+  // An order to let go of all that is held idle, not obeyed yet; see trimmed().
+  std::optional<std::uint32_t> trim = {};
 };
 
 // Why a ledger cannot be used; `ok` is none of them.
@@ -136,18 +76,21 @@ class Ledger {
   virtual void uncharge(Pages pages) noexcept = 0;
   virtual Pages charged() const noexcept = 0;
 
-  // Less in use than before is planned with at once, if somebody waits.
+  // Counts what has grown since the last call for the tenant, too. Less in use than before is planned
+  // with at once, if somebody waits.
   virtual void publish(const Figures& figures) noexcept = 0;
+  virtual void trimmed(std::uint32_t order) noexcept = 0;
   virtual void describe_model(const ModelShape& model) noexcept = 0;
   virtual void report_adapter(std::string_view adapter, std::string_view state) noexcept = 0;
 
   // Moves the pages of dead members to limbo, and out of limbo when `gpu_free` (what the driver
   // says is free on the GPU now) shows that the driver has freed them, or after 5 s. Returns what
-  // is still in limbo.
+  // is still in limbo. Writes the second's history, if no member has.
   virtual Pages reap(Bytes gpu_free) noexcept = 0;
 
+  // Both as the pool holds them now: users change them while engines run.
   virtual Pages pool() const noexcept = 0;
-  virtual TenantLimits limits() const noexcept = 0;  // of the own tenant, as the pool holds them
+  virtual TenantLimits limits() const noexcept = 0;  // of the own tenant
   virtual Snapshot snapshot() const = 0;
 
   // In a forked child: forgets the pool without touching the parent's membership.
@@ -158,5 +101,8 @@ class Ledger {
 // complaint, one line each; the others are still returned.
 std::vector<Snapshot> read_pools(const std::string& directory,
                                  std::vector<std::string>& complaints);
+// What happened in them in the ten minutes before `now`.
+std::vector<History> read_histories(const std::string& directory, Instant now,
+                                    std::vector<std::string>& complaints);
 
 }  // namespace kvcached::ledger

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "policy/ledger/counters.hpp"
+
 namespace kvcached::ledger {
 
 std::uint32_t take_slot(const PoolFile& file) noexcept {
@@ -27,14 +29,18 @@ std::uint32_t place_for(const layout::File& file, std::string_view tenant) noexc
   return unused;
 }
 
-void admit(layout::File& file, std::uint32_t tenant, const JoinRequest& request, Pages pool,
+void admit(layout::File& file, std::uint32_t tenant, const JoinRequest& request, PoolSize size,
            Books& scratch) noexcept {
   layout::Tenant& entry = file.tenants[tenant];
-  read_books(file, pool, {}, scratch);
+  read_books(file, size, {}, scratch);
   if (tenant < scratch.tenants_end && scratch.tenants[tenant].living) return;
-  const Pages max = std::min(request.limits.max, pool);
+  // Who may have all of the pool may have all of it when it is made larger, too.
+  const Pages max =
+      request.limits.max < size.now ? request.limits.max : Pages(layout::kMaxPoolPages);
   const Pages min = std::min(request.limits.min, max);
   const bool promised = request.limits.min <= max && may_promise(scratch, tenant, min);
+  clear_counters(entry);
+  set(entry.generation, entry.generation.load() + 1);
   set_name(entry, request.tenant);
   set(entry.min_pages, promised ? min.value : 0);
   set(entry.max_pages, max.value);

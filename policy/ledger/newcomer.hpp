@@ -18,7 +18,7 @@ std::uint32_t place_for(const layout::File& file, std::string_view tenant) noexc
 
 // Writes the tenant's limits if it has no living member, also after a crash whose limbo still
 // bears the name; else leaves those that its first member brought.
-void admit(layout::File& file, std::uint32_t tenant, const JoinRequest& request, Pages pool,
+void admit(layout::File& file, std::uint32_t tenant, const JoinRequest& request, PoolSize size,
            Books& scratch) noexcept;
 
 }  // namespace kvcached::ledger

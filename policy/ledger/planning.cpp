@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "policy/balance_rules.hpp"
 #include "policy/ledger/bell.hpp"
 #include "policy/ledger/test_points.hpp"
 
@@ -40,6 +41,7 @@ void Planning::plan(const layout::File& file, const Books& books, Instant now) n
   place_ = {};
   count_ = 0;
   const Pages size = std::min(books.pool, balance::kMostPages);
+  const Pages most = std::min(books.most, balance::kMostPages);
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) {
     const TenantBook& book = books.tenants[i];
     if (!book.living) continue;
@@ -68,11 +70,11 @@ void Planning::plan(const layout::File& file, const Books& books, Instant now) n
   for (const balance::Tenant& record : tenants()) {
     pool_.untold = pool_.untold.minus_clamped(record.charged);
   }
-  add_members(file, size, now);
+  add_members(file, most, now);
   balance::plan(pool_, tenants(), kRules, now);
 }
 
-void Planning::add_members(const layout::File& file, Pages pool, Instant now) noexcept {
+void Planning::add_members(const layout::File& file, Pages most, Instant now) noexcept {
   for (balance::Tenant& record : tenants()) record.stripe = Pages();
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
@@ -81,16 +83,16 @@ void Planning::add_members(const layout::File& file, Pages pool, Instant now) no
     if (state_of(slot) != layout::SlotState::live || tenant >= layout::kTenants) continue;
     balance::Tenant* const record = find(tenant);
     if (record == nullptr) continue;
-    const Pages charged = charge_of(slot, pool);
-    const Pages stripe = pages(slot.stripe, pool);
+    const Pages charged = charge_of(slot, most);
+    const Pages stripe = pages(slot.stripe, most);
     const bool silent = now - instant(slot.heartbeat, now) > kSilence;
     // What a member cannot or does not give back is in use.
     const Pages used =
         stripe && !silent ? pages(slot.used, charged) + pages(slot.fragmented, charged) : charged;
     record->used += std::min(used, charged);
-    record->demand += std::max(pages(slot.demand, pool), std::min(used, charged));
+    record->demand += std::max(pages(slot.demand, most), std::min(used, charged));
     if (stripe && (!record->stripe || stripe < record->stripe)) record->stripe = stripe;
-    const Pages claim = silent ? Pages() : pages(slot.claim, pool);
+    const Pages claim = silent ? Pages() : pages(slot.claim, most);
     if (!claim) continue;
     // Of one request only, so that it can be met: the one that waits longest.
     const Instant since = instant(slot.claim_since, now);
@@ -101,7 +103,7 @@ void Planning::add_members(const layout::File& file, Pages pool, Instant now) no
   for (balance::Tenant& record : tenants()) {
     record.elastic = static_cast<bool>(record.stripe);
     record.stripe = std::max(record.stripe, Pages(1));
-    record.demand = std::min(record.demand, pool);
+    record.demand = std::min(record.demand, most);
   }
 }
 
@@ -115,9 +117,18 @@ Pages Planning::grantable(std::uint32_t tenant, Pages wanted) noexcept {
   return granted;
 }
 
+std::uint32_t Planning::first_waiter(std::uint32_t but) noexcept {
+  const balance::Tenant* first = nullptr;
+  for (const balance::Tenant& record : tenants()) {
+    if (record.id == but || !record.want || !balance::missing(record)) continue;
+    if (first == nullptr || balance::goes_before(record, *first)) first = &record;
+  }
+  return first == nullptr ? layout::kTenants : static_cast<std::uint32_t>(first->id);
+}
+
 void Planning::commit(layout::File& file) noexcept {
   const bool was_contested = Planning::contested(file);
-  bool contested = false;
+  bool contested = static_cast<bool>(balance::overdrawn(pool_, tenants()));
   std::array<bool, layout::kTenants> called{};
   const std::span<const balance::Tenant> all = tenants();
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -137,7 +148,7 @@ void Planning::commit(layout::File& file) noexcept {
     set(entry.turn_began, nanoseconds(plan.turn_began));
     set(entry.aged, std::uint64_t{plan.aged});
     const bool waits = record.want && balance::missing(record);
-    contested = contested || waits;
+    contested = contested || waits || balance::above_max(record);
     called[record.id] =
         more || less || (waits && balance::grantable(pool_, all, i, balance::missing(record)));
   }

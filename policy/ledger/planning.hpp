@@ -15,13 +15,16 @@ namespace kvcached::ledger {
 // One plan under way. Large, so that it is kept and not put on a stack.
 class Planning {
  public:
-  // Whether grants have to follow a plan: somebody waited when the last one was made.
+  // Whether grants have to follow a plan: somebody waited when the last one was made, or something
+  // had to come back.
   static bool contested(const layout::File& file) noexcept;
 
   // Reads the tenants with living members, and plans.
   void plan(const layout::File& file, const Books& books, Instant now) noexcept;
   // How many of `wanted` pages a tenant gets now; a piece less than its stripe is whole to it.
   Pages grantable(std::uint32_t tenant, Pages wanted) noexcept;
+  // Of those who wait, the first in line; kTenants: nobody but `but` waits.
+  std::uint32_t first_waiter(std::uint32_t but) noexcept;
   // Writes the decisions down, and rings for members that have something new to do: to give pages
   // back, or to take some that they wait for.
   void commit(layout::File& file) noexcept;
@@ -29,7 +32,7 @@ class Planning {
  private:
   std::span<balance::Tenant> tenants() noexcept { return {records_.data(), count_}; }
   balance::Tenant* find(std::uint32_t tenant) noexcept;
-  void add_members(const layout::File& file, Pages pool, Instant now) noexcept;
+  void add_members(const layout::File& file, Pages most, Instant now) noexcept;
 
   balance::Pool pool_;
   std::array<balance::Tenant, layout::kTenants> records_;

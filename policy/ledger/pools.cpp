@@ -1,20 +1,24 @@
-// The pools of a directory, for tools.
+// The pools of a directory, for tools: seen from outside, without joining.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <memory>
 
 #include "policy/ledger/file.hpp"
+#include "policy/ledger/history.hpp"
 #include "policy/ledger/snapshot.hpp"
 
 namespace kvcached::ledger {
 namespace {
 
-constexpr int kReadPatience = 50;  // ms; then the numbers may be of different moments
+constexpr int kReadPatience = 50;     // ms; then the numbers may be of different moments
+constexpr int kWritePatience = 1000;  // ms; a user can wait longer than an engine's thread
 
 // "GPU-<uuid>-v<number>", whatever the number.
 bool looks_like_pool(std::string_view name) {
@@ -31,48 +35,20 @@ std::string reason(int error) {
   return ::strerror_r(error, buffer.data(), buffer.size());
 }
 
-// Empty when `snapshot` was filled, else what is wrong.
-std::string read_pool(int directory, const std::string& name, Snapshot& snapshot) {
-  PoolFile file(
-      ::openat(directory, name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-  if (file.descriptor() < 0) return reason(errno);
-  const bool locked = file.lock_within(layout::kMutexByte, LockKind::shared, kReadPatience);
-  struct stat status {};
-  if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
-  if (!S_ISREG(status.st_mode)) return "not a regular file";
-  if (status.st_size < static_cast<off_t>(sizeof(layout::Header))) return "damaged: too short";
-  const std::string current = "-v" + std::to_string(layout::kVersion);
-  if (name.size() < current.size() || name.substr(name.size() - current.size()) != current) {
-    return "made by another version of kvcached";
-  }
-  if (status.st_size != static_cast<off_t>(layout::kFileSize)) return "damaged: wrong size";
-  if (!file.map(false)) return reason(errno);
-  const layout::File& mapped = *file.mapped();
-  std::string why;
-  if (check_header(mapped.header, layout::kFileSize, why) != Refusal::ok) return why;
-  const auto numbers = std::make_unique<Numbers>();
-  read_numbers(file, layout::kSlots, Pages(mapped.header.pool_pages.load()), *numbers);
-  if (locked) file.unlock(layout::kMutexByte);
-  if (!file.intact()) return "damaged: it shrank";
-  snapshot = complete(mapped, *numbers);
-  return {};
-}
-
 struct CloseDirectory {
   void operator()(DIR* directory) const { ::closedir(directory); }
 };
 
-}  // namespace
-
-std::vector<Snapshot> read_pools(const std::string& directory,
-                                 std::vector<std::string>& complaints) {
-  std::vector<Snapshot> pools;
+// Calls `read` with every pool of the directory, open for reading. What it answers, if not empty,
+// is a complaint about that pool.
+void for_each_pool(const std::string& directory, std::vector<std::string>& complaints,
+                   const std::function<std::string(const PoolFile& file, bool locked)>& read) {
   const std::unique_ptr<DIR, CloseDirectory> handle(::opendir(directory.c_str()));
   const std::string nobody = "no pool in " + directory + ": no process has joined yet";
   if (!handle) {
     complaints.push_back(errno == ENOENT ? nobody
                                          : "pool directory " + directory + ": " + reason(errno));
-    return pools;
+    return;
   }
   std::vector<std::string> names;
   while (const dirent* entry = ::readdir(handle.get())) {
@@ -80,16 +56,68 @@ std::vector<Snapshot> read_pools(const std::string& directory,
   }
   std::sort(names.begin(), names.end());
   for (const std::string& name : names) {
-    Snapshot snapshot;
-    const std::string wrong = read_pool(::dirfd(handle.get()), name, snapshot);
-    if (wrong.empty()) {
-      pools.push_back(std::move(snapshot));
-    } else {
-      complaints.push_back("pool ");
-      complaints.back().append(directory).append("/").append(name).append(": ").append(wrong);
-    }
+    PoolFile file;
+    bool locked = false;
+    std::string wrong = open_as_it_is(::dirfd(handle.get()), name, false, file, locked);
+    if (wrong.empty()) wrong = read(file, locked);
+    if (wrong.empty()) continue;
+    complaints.push_back("pool ");
+    complaints.back().append(directory).append("/").append(name).append(": ").append(wrong);
   }
   if (names.empty()) complaints.push_back(nobody);
+}
+
+}  // namespace
+
+std::string open_as_it_is(int directory, const std::string& name, bool writable, PoolFile& file,
+                          bool& locked) {
+  const int access = writable ? O_RDWR : O_RDONLY;
+  file = PoolFile(
+      ::openat(directory, name.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  if (file.descriptor() < 0) return reason(errno);
+  struct stat status {};
+  if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
+  if (!S_ISREG(status.st_mode)) return "not a regular file";
+  locked = file.lock_within(layout::kMutexByte, writable ? LockKind::exclusive : LockKind::shared,
+                            writable ? kWritePatience : kReadPatience);
+  if (writable && !locked) return "a process has held its lock for a second; is one stopped?";
+  // Its maker holds the lock until it is whole.
+  if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
+  if (status.st_size < static_cast<off_t>(sizeof(layout::Header))) return "damaged: too short";
+  const std::string current = "-v" + std::to_string(layout::kVersion);
+  if (name.size() < current.size() || name.substr(name.size() - current.size()) != current) {
+    return "made by another version of kvcached";
+  }
+  if (status.st_size != static_cast<off_t>(layout::kFileSize)) return "damaged: wrong size";
+  if (!file.map(writable)) return reason(errno);
+  std::string why;
+  check_header(file.mapped()->header, layout::kFileSize, why);
+  return why;
+}
+
+std::vector<Snapshot> read_pools(const std::string& directory,
+                                 std::vector<std::string>& complaints) {
+  std::vector<Snapshot> pools;
+  for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
+    const layout::File& mapped = *file.mapped();
+    const auto numbers = std::make_unique<Numbers>();
+    read_numbers(file, layout::kSlots, size_of(mapped), *numbers);
+    if (locked) file.unlock(layout::kMutexByte);
+    if (!file.intact()) return "damaged: it shrank";
+    pools.push_back(complete(mapped, *numbers));
+    return {};
+  });
+  return pools;
+}
+
+std::vector<History> read_histories(const std::string& directory, Instant now,
+                                    std::vector<std::string>& complaints) {
+  std::vector<History> pools;
+  for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
+    if (locked) file.unlock(layout::kMutexByte);
+    pools.push_back({uuid_of(file.mapped()->header), read_moments(*file.mapped(), now)});
+    return {};
+  });
   return pools;
 }
 

@@ -46,13 +46,13 @@ SlotSet find_dead(const PoolFile& file, std::uint32_t own) noexcept {
   return dead;
 }
 
-void bury_dead(const PoolFile& file, std::uint32_t own, Pages pool, Instant now) noexcept {
+void bury_dead(const PoolFile& file, std::uint32_t own, Pages most, Instant now) noexcept {
   const SlotSet dead = find_dead(file, own);
   for (std::uint32_t k = 0; k < dead.size(); ++k) {
     if (!dead[k]) continue;
     layout::Slot& slot = file.mapped()->slots[k];
     { const SlotChange repaired(slot); }
-    if (!charge_of(slot, pool)) {
+    if (!charge_of(slot, most)) {
       empty(slot);
       continue;
     }
@@ -63,9 +63,9 @@ void bury_dead(const PoolFile& file, std::uint32_t own, Pages pool, Instant now)
   }
 }
 
-Pages settle_limbo(layout::File& file, Pages pool, std::optional<Pages> gpu_free, Instant now,
+Pages settle_limbo(layout::File& file, PoolSize size, std::optional<Pages> gpu_free, Instant now,
                    Books& scratch) noexcept {
-  read_books(file, pool, {}, scratch);
+  read_books(file, size, {}, scratch);
   // No GPU has more than the largest pool; the bound keeps the sums from wrapping.
   const Pages physical = std::min(gpu_free.value_or(Pages{}), Pages(layout::kMaxPoolPages));
   Pages sum = physical + scratch.charged + scratch.limbo;
@@ -77,7 +77,7 @@ Pages settle_limbo(layout::File& file, Pages pool, std::optional<Pages> gpu_free
   for (std::uint32_t k = 0; k < end; ++k) {
     layout::Slot& slot = file.slots[k];
     if (state_of(slot) != layout::SlotState::limbo) continue;
-    const Pages pages = charge_of(slot, pool);
+    const Pages pages = charge_of(slot, size.most);
     const bool all_there = gpu_free && physical >= free + pages;
     const bool grown = gpu_free && sum.minus_clamped(base) >= pages - pages / 8;
     const bool late = overdue(slot, now);
@@ -92,7 +92,7 @@ Pages settle_limbo(layout::File& file, Pages pool, std::optional<Pages> gpu_free
     free += pages;
     sum -= pages;
   }
-  return std::min(left, pool);
+  return std::min(left, size.most);
 }
 
 }  // namespace kvcached::ledger

@@ -33,11 +33,11 @@ inline constexpr Duration kLimboPatience = std::chrono::seconds(5);
 SlotSet find_dead(const PoolFile& file, std::uint32_t own) noexcept;
 
 // Moves the charges of dead members to limbo, and repairs what they left half-written.
-void bury_dead(const PoolFile& file, std::uint32_t own, Pages pool, Instant now) noexcept;
+void bury_dead(const PoolFile& file, std::uint32_t own, Pages most, Instant now) noexcept;
 
 // Lets go of limbo that is proven free or older than kLimboPatience. `gpu_free` is what the
 // driver has free; without it only time counts. Returns what stays.
-Pages settle_limbo(layout::File& file, Pages pool, std::optional<Pages> gpu_free, Instant now,
+Pages settle_limbo(layout::File& file, PoolSize size, std::optional<Pages> gpu_free, Instant now,
                    Books& scratch) noexcept;
 
 }  // namespace kvcached::ledger

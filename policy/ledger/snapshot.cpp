@@ -1,38 +1,62 @@
 #include "policy/ledger/snapshot.hpp"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
+#include "policy/ledger/counters.hpp"
 #include "policy/ledger/reap.hpp"
 
 namespace kvcached::ledger {
 
-void read_numbers(const PoolFile& file, std::uint32_t own, Pages pool, Numbers& numbers) noexcept {
+void read_numbers(const PoolFile& file, std::uint32_t own, PoolSize size,
+                  Numbers& numbers) noexcept {
   const layout::File& mapped = *file.mapped();
   numbers.dead = find_dead(file, own);
-  read_books(mapped, pool, numbers.dead, numbers.books);
+  read_books(mapped, size, numbers.dead, numbers.books);
   const std::uint32_t end = slots_end(mapped);
   for (std::uint32_t k = 0; k < end; ++k) {
     numbers.states[k] = state_of(mapped.slots[k]);
-    numbers.charges[k] = charge_of(mapped.slots[k], pool);
+    numbers.charges[k] = charge_of(mapped.slots[k], size.most);
     numbers.tenants[k] = mapped.slots[k].tenant.load();
   }
 }
+
+namespace {
+
+TenantState read_tenant(const layout::File& file, std::uint32_t place, const Books& books) {
+  const layout::Tenant& tenant = file.tenants[place];
+  TenantState state;
+  state.name = name_of(tenant);
+  state.limits = limits_of(tenant, books.pool);
+  state.min_admitted = tenant.min_refused.load() != 1;
+  state.charged = books.tenants[place].charged;
+  state.trim = tenant.trim.load();
+  state.counters = read_counters(file, tenant);
+  return state;
+}
+
+}  // namespace
 
 Snapshot complete(const layout::File& file, const Numbers& numbers) {
   const Books& books = numbers.books;
   Snapshot result;
   result.gpu = uuid_of(file.header);
   result.pool = books.pool;
-  // A pool made smaller by a new first member, or damage, could exceed it; the parts shown don't.
-  result.charged = std::min(books.charged, books.pool);
-  result.limbo = std::min(books.limbo, books.pool - result.charged);
-  result.free = books.pool - result.charged - result.limbo;
+  // No GPU has more than the largest pool; the bounds keep sums of damaged amounts from wrapping.
+  result.charged = std::min(books.charged, Pages(layout::kMaxPoolPages));
+  result.limbo = std::min(books.limbo, Pages(layout::kMaxPoolPages));
+  result.free = books.free();
   result.unconfirmed = Pages(file.header.unconfirmed.load());
+  const Pages total(file.header.gpu_pages.load());
+  if (total && total <= Pages(layout::kMaxPoolPages)) result.gpu_total = total;
+  const std::uint64_t free = file.header.gpu_free.load();
+  if (result.gpu_total && free != 0) result.gpu_free = std::min(Pages(free - 1), total);
+  std::array<std::size_t, layout::kTenants> shown{};  // plus 1
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) {
     if (!books.tenants[i].living) continue;
-    const layout::Tenant& tenant = file.tenants[i];
-    result.tenants.push_back({name_of(tenant), limits_of(tenant, books.pool),
-                              tenant.min_refused.load() != 1, books.tenants[i].charged});
+    result.tenants.push_back(read_tenant(file, i, books));
+    shown[i] = result.tenants.size();
   }
   for (std::uint32_t k = 0; k < layout::kSlots; ++k) {
     if (numbers.states[k] == layout::SlotState::free) continue;
@@ -40,13 +64,31 @@ Snapshot complete(const layout::File& file, const Numbers& numbers) {
     member.slot = k;
     member.alive = numbers.states[k] == layout::SlotState::live && !numbers.dead[k];
     member.charged = numbers.charges[k];
-    if (numbers.tenants[k] < layout::kTenants) {
-      member.tenant = name_of(file.tenants[numbers.tenants[k]]);
-    }
     read_texts(file.slots[k], member);
+    member.figures.least = std::min(member.figures.least, books.most);
+    const std::uint32_t tenant = numbers.tenants[k];
+    if (tenant < layout::kTenants) member.tenant = name_of(file.tenants[tenant]);
+    if (tenant < layout::kTenants && shown[tenant] != 0 && member.alive) {
+      TenantState& state = result.tenants[shown[tenant] - 1];
+      state.least = std::max(state.least, member.figures.least);
+    }
     result.members.push_back(std::move(member));
   }
   return result;
+}
+
+Bytes Snapshot::plain() const {
+  Bytes sum;
+  for (const MemberState& member : members) {
+    if (member.alive) sum += member.figures.plain;
+    sum = std::min(sum, bytes_of(Pages(layout::kMaxPoolPages)));
+  }
+  return sum;
+}
+
+std::optional<Bytes> Snapshot::unexplained() const {
+  if (!gpu_total || !gpu_free) return std::nullopt;
+  return bytes_of(*gpu_total - *gpu_free).minus_clamped(bytes_of(charged + limbo) + plain());
 }
 
 }  // namespace kvcached::ledger

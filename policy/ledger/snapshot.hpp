@@ -17,7 +17,8 @@ struct Numbers {
 };
 
 // `own`: the slot of the asking member, kSlots if none.
-void read_numbers(const PoolFile& file, std::uint32_t own, Pages pool, Numbers& numbers) noexcept;
+void read_numbers(const PoolFile& file, std::uint32_t own, PoolSize size,
+                  Numbers& numbers) noexcept;
 
 // Adds names and figures, which need no mutex.
 Snapshot complete(const layout::File& file, const Numbers& numbers);

@@ -123,8 +123,18 @@ std::uint64_t Cache::take_from(std::size_t stripe, std::uint64_t most, std::span
     at = gap.end();
   }
   // Also out of a draining one: the order of the stream protects blocks that are used again.
-  if (taken != 0) change(stripe, State::ready, stripes_[stripe].live + taken);
+  if (taken != 0) {
+    score_use(stripe);
+    change(stripe, State::ready, stripes_[stripe].live + taken);
+  }
   return taken;
+}
+
+// Before blocks of it become live.
+void Cache::score_use(std::size_t stripe) noexcept {
+  Stripe& s = stripes_[stripe];
+  if (s.live == 0 && s.made != Made::late) ++warm_hits_;
+  s.made = Made::used;
 }
 
 Result Cache::release(std::span<const BlockRange> ranges) noexcept {
@@ -181,6 +191,7 @@ void Cache::expect(std::uint64_t blocks) noexcept {
   {
     const std::lock_guard lock(mutex_);
     if (closed_ || lost_) return;
+    if (blocks > expected_) ahead_at_ = Instant();
     expected_ = blocks;
     wake = wake_if(need(now) > free_ready_ && sleeps_until_ > now);
   }
@@ -250,6 +261,14 @@ bool Cache::waits_for_pool() const noexcept {
   return wished_;
 }
 
+Pages Cache::unused_pages() const noexcept {
+  const std::uint64_t in_use = in_use_.load(std::memory_order_relaxed);
+  const std::lock_guard lock(mutex_);
+  std::uint64_t acquired = live_blocks_;
+  for (const BlockRange& range : pinned_) acquired -= std::min(acquired, range.count);
+  return acquired > in_use ? pages_down(plan_.block_bytes() * (acquired - in_use)) : Pages();
+}
+
 void Cache::set_pressure(Pages pages) noexcept {
   const std::uint64_t bytes = bytes_of(pages).value;
   const std::uint64_t block = plan_.block_bytes().value;
@@ -287,6 +306,20 @@ void Cache::pool_changed() noexcept {
   grow_at_ = Instant();
   wake_if(need(now) > free_ready_);
   if (waiting_ != 0) progress_.notify_all();
+}
+
+// What is only expected is tried again at ever longer times: a tenant at its maximum would never
+// rest else.
+void Cache::put_off_growth(Instant retry_at) noexcept {
+  const Instant now = clock_.now();
+  grow_at_ = retry_at;
+  ahead_pause_ = std::clamp<Duration>(ahead_pause_ * 2, milliseconds(5), std::chrono::seconds(1));
+  ahead_at_ = std::max(retry_at, now + ahead_pause_);
+}
+
+void Cache::may_grow() noexcept {
+  grow_at_ = ahead_at_ = Instant();
+  ahead_pause_ = Duration();
 }
 
 // What callers miss now.

@@ -188,6 +188,7 @@ bool Cache::finished() const noexcept {
 CacheStats Cache::stats() const noexcept {
   CacheStats stats;
   std::vector<bool> live(stripes_.size());
+  std::vector<bool> pinned(stripes_.size());
   {
     const std::lock_guard lock(mutex_);
     stats.live = live_blocks_;
@@ -196,16 +197,26 @@ CacheStats Cache::stats() const noexcept {
     stats.grows = grows_;
     stats.releases = releases_;
     stats.short_grants = short_grants_;
+    stats.warm_hits = warm_hits_;
+    stats.warm_misses = warm_misses_;
+    stats.warm_in_vain = warm_in_vain_;
     const std::uint64_t needed = need(clock_.now());
     const std::uint64_t missing = needed > free_ready_ ? needed - free_ready_ : 0;
     stats.want = pages_up(plan_.block_bytes() * (missing + naming_));
     for (std::size_t stripe = 0; stripe < stripes_.size(); ++stripe) {
       live[stripe] = stripes_[stripe].live != 0;
+      pinned[stripe] = stripes_[stripe].pinned != 0;
     }
   }
   for (const BlockRange& stripe : plan_.stripes()) stats.blocks += stripe.count;
   stats.stripes = plan_.stripe_count();
+  stats.evicted = evicted_.load(std::memory_order_relaxed);
   stats.stripe = pages_of(stats.stripes / 2);
+  for (std::size_t stripe = 0; stripe < pinned.size(); ++stripe) {
+    const Pages pages = pages_of(stripe);
+    stats.all += pages;
+    if (pinned[stripe]) stats.pinned += pages;
+  }
   for (const std::shared_ptr<Buffer>& buffer : buffers_) stats.held += buffer->held();
 
   // Stripes share pages: each piece that a live one needs counts once.

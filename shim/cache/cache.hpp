@@ -55,6 +55,13 @@ struct CacheStats {
   std::uint64_t grows = 0;         // stripes backed
   std::uint64_t releases = 0;      // stripes released
   std::uint64_t short_grants = 0;  // times the pool or the GPU refused
+  Pages all;                       // what all stripes would hold, shared pages once for each
+  Pages pinned;                    // the same of those that are never let go
+  // Of stripes that were ready without a live block.
+  std::uint64_t warm_hits = 0;     // taken when blocks were asked for
+  std::uint64_t warm_misses = 0;   // not there then: backed while somebody waited
+  std::uint64_t warm_in_vain = 0;  // backed ahead, and let go without having been used
+  std::uint64_t evicted = 0;       // blocks, as the caller tells
 };
 
 struct Acquired {
@@ -103,6 +110,8 @@ class Cache final : public Worker {
   // Of the live blocks, so many are in use: for callers that keep a free list of their own. Shown
   // only.
   void in_use(std::uint64_t blocks) noexcept { in_use_.store(blocks, std::memory_order_relaxed); }
+  // The caller has dropped what so many blocks held for later use. Counted only.
+  void evicted(std::uint64_t blocks) noexcept { evicted_ += blocks; }
   // Blocks that acquire would give now.
   std::uint64_t available() const noexcept { return available_.load(std::memory_order_relaxed); }
 
@@ -132,6 +141,8 @@ class Cache final : public Worker {
   // Waits until there is pressure. shortage: none came before the deadline; lost: closed, and there
   // will be none.
   Result wait_pressure(Instant deadline) noexcept;
+  // Pages of acquired blocks that their holder says it does not use; none where it says nothing.
+  Pages unused_pages() const noexcept;
   // The pool has room that it did not have before: worth trying again at once.
   void pool_changed() noexcept;
 
@@ -149,10 +160,13 @@ class Cache final : public Worker {
 
  private:
   enum class State : std::uint8_t { scratch, growing, ready, draining, releasing, lost };
+  // What it was backed for: nobody yet, somebody who waits, or blocks have been taken since.
+  enum class Made : std::uint8_t { ahead, late, used };
   struct Stripe {
     State state = State::scratch;
-    std::uint64_t live = 0;     // pinned ones included
-    std::uint64_t pinned = 0;   // of the stripe's blocks
+    std::uint64_t live = 0;    // pinned ones included
+    std::uint64_t pinned = 0;  // of the stripe's blocks
+    Made made = Made::used;
     Fences::Ticket ticket = 0;  // draining: may go when it has passed
   };
   enum class Growth : std::uint8_t { grown, refused, exhausted, lost };
@@ -175,6 +189,7 @@ class Cache final : public Worker {
   std::uint64_t take_from(std::size_t stripe, std::uint64_t most, std::span<BlockRange> out,
                           std::size_t& used) noexcept;
   bool kept_for_others(std::size_t stripe) const noexcept;
+  void score_use(std::size_t stripe) noexcept;
   bool within(BlockRange range) const noexcept;
   bool is_pinned(BlockRange range) const noexcept;
   void unlive(BlockRange range) noexcept;
@@ -183,6 +198,8 @@ class Cache final : public Worker {
   std::uint64_t asked(Instant now) const noexcept;
   std::uint64_t need(Instant now) const noexcept;
   bool wake_if(bool needed) noexcept;
+  void put_off_growth(Instant retry_at) noexcept;
+  void may_grow() noexcept;
 
   // named.cpp: with `lock` on mutex_, which is let go meanwhile.
   Named take_part(std::size_t stripe, BlockRange part, Instant deadline,
@@ -238,6 +255,8 @@ class Cache final : public Worker {
   std::uint64_t waiting_ = 0;   // blocks that callers of wait_ready wait for
   std::uint64_t naming_ = 0;    // blocks that callers of acquire_ranges wait for
   Instant grow_at_{};           // no try to grow before: the pool or the driver refused
+  Instant ahead_at_{};          // the same while nobody waits for it
+  Duration ahead_pause_{};      // how long that was last
   std::uint32_t failures_ = 0;  // in a row, of the driver
   std::uint64_t refusals_ = 0;
   Pages in_use_pages_;
@@ -253,9 +272,13 @@ class Cache final : public Worker {
   std::uint64_t grows_ = 0;
   std::uint64_t releases_ = 0;
   std::uint64_t short_grants_ = 0;
+  std::uint64_t warm_hits_ = 0;
+  std::uint64_t warm_misses_ = 0;
+  std::uint64_t warm_in_vain_ = 0;
   std::atomic<std::uint64_t> available_{0};
   std::atomic<std::uint64_t> in_use_{kUntold};
   std::atomic<std::uint64_t> pressure_{0};
+  std::atomic<std::uint64_t> evicted_{0};
 
   std::mutex reclaim_mutex_;  // held during the call; taken before mutex_
   std::function<void(std::uint64_t)> tell_;

@@ -85,6 +85,7 @@ Cache::Named Cache::take_part(std::size_t stripe, BlockRange part, Instant deadl
     if (backed) {
       // Also out of a draining one: the order of the stream protects blocks that are used again.
       live_.insert(part);
+      score_use(stripe);
       change(stripe, State::ready, stripes_[stripe].live + part.count);
       outcome = Named::taken;
       break;

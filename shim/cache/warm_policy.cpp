@@ -20,10 +20,17 @@ void WarmPolicy::sample(Instant now, Blocks live) noexcept {
   last_ = std::max(last_, now);
 }
 
-Blocks WarmPolicy::keep(Blocks live, Blocks expected) const noexcept {
+Blocks WarmPolicy::surplus(Blocks live) const noexcept {
   const double surplus = peak_ - static_cast<double>(live.value);
-  const Blocks decaying(surplus > 0 ? static_cast<std::uint64_t>(surplus) : 0);
-  return capped(std::max({decaying, expected, floored_ ? floor_ : Blocks()}));
+  return Blocks(surplus > 0 ? static_cast<std::uint64_t>(surplus) : 0);
+}
+
+Blocks WarmPolicy::keep(Blocks live, Blocks expected) const noexcept {
+  return capped(std::max({surplus(live), expected, floored_ ? floor_ : Blocks()}));
+}
+
+bool WarmPolicy::decaying(Blocks live, Blocks expected) const noexcept {
+  return surplus(live) > std::max(expected, floored_ ? floor_ : Blocks());
 }
 
 }  // namespace kvcached::cache

@@ -20,6 +20,8 @@ class WarmPolicy {
 
   // Blocks to keep free and backed, when the caller expects to need `expected` soon.
   Blocks keep(Blocks live, Blocks expected) const noexcept;
+  // Whether keep() will be less after a while, if nothing else changes.
+  bool decaying(Blocks live, Blocks expected) const noexcept;
   // Of those expected, as many as the cap allows: worth growing for.
   Blocks capped(Blocks expected) const noexcept { return expected < cap_ ? expected : cap_; }
 
@@ -30,6 +32,8 @@ class WarmPolicy {
   }
 
  private:
+  Blocks surplus(Blocks live) const noexcept;
+
   Blocks cap_;
   Blocks floor_;
   Duration half_life_;

@@ -77,6 +77,7 @@ bool Cache::grow_if_needed(Instant now) noexcept {
       refused_ = false;
       return false;
     }
+    if (asked(now) <= free_ready_ && now < ahead_at_) return false;
   }
   return grow_one(now) == Growth::grown;
 }
@@ -106,17 +107,22 @@ Cache::Growth Cache::settle_growth(std::size_t stripe, Result result, Instant re
   {
     const std::lock_guard lock(mutex_);
     if (result == Result::ok) {
+      const bool waited_for = asked(clock_.now()) > free_ready_ || naming_ != 0;
+      stripes_[stripe].made = waited_for ? Made::late : Made::ahead;
+      if (waited_for) ++warm_misses_;
       change(stripe, State::ready, 0);
       ++grows_;
       failures_ = 0;
       refused_ = false;
+      ahead_at_ = Instant();
+      ahead_pause_ = Duration();
       growth = Growth::grown;
     } else {
       change(stripe, piece_lost ? State::lost : State::scratch, 0);
       if (!refused_) ++short_grants_;
       refused_ = true;
       ++refusals_;
-      grow_at_ = retry_at;
+      put_off_growth(retry_at);
     }
   }
   progress_.notify_all();
@@ -249,7 +255,8 @@ bool Cache::release_one() noexcept {
     const std::lock_guard lock(mutex_);
     change(found, piece_lost ? State::lost : State::scratch, 0);
     ++releases_;
-    grow_at_ = Instant();  // there is room again
+    if (std::exchange(stripes_[found].made, Made::used) == Made::ahead) ++warm_in_vain_;
+    may_grow();  // there is room again
   }
   progress_.notify_all();
   if (piece_lost) mark_lost_stripes();
@@ -338,9 +345,11 @@ Work Cache::idle(Instant now) noexcept {
   if (!finished_ && !lost_) {
     if (index_.draining() != 0 || fences_.open()) next = now + kSoon;
     if (!closed_ && need(now) > free_ready_ && index_.scratch() != 0) {
-      next = std::min(next, std::max(grow_at_, now + kSoon));
+      const Instant at = asked(now) > free_ready_ ? grow_at_ : std::max(grow_at_, ahead_at_);
+      next = std::min(next, std::max(at, now + kSoon));
     }
-    if (!closed_ && index_.vacant() != 0) next = std::min(next, now + kDecay);
+    const bool decays = warm_.decaying(Blocks(live_blocks_), Blocks(expected_));
+    if (!closed_ && index_.vacant() != 0 && decays) next = std::min(next, now + kDecay);
     if (wished_) next = std::min(next, now + kDecay);
     const bool stranded = std::any_of(buffers_.begin(), buffers_.end(),
                                       [](const auto& buffer) { return buffer->stranded() != 0; });

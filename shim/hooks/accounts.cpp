@@ -1,6 +1,9 @@
 #include "shim/hooks/accounts.hpp"
 
+#include <algorithm>
+
 #include "shim/driver/immortal.hpp"
+#include "shim/process.hpp"
 
 namespace kvcached::hooks {
 
@@ -10,8 +13,15 @@ using driver::DeviceId;
 void Accounts::took(Address at, Taken what) noexcept {
   const std::lock_guard lock(mutex_);
   if (plain_.emplace(at, what).second) {
-    held_[what.device.ordinal] += what.size;
+    hold(what);
   }
+}
+
+void Accounts::hold(Taken what) noexcept {
+  Bytes& held = held_[what.device.ordinal];
+  Bytes& peak = peak_[what.device.ordinal];
+  held += what.size;
+  peak = std::max(peak, held);
 }
 
 std::optional<Taken> Accounts::gave(Address at) noexcept {
@@ -29,7 +39,7 @@ std::optional<Taken> Accounts::gave(Address at) noexcept {
 void Accounts::created(std::uint64_t handle, Taken what) noexcept {
   const std::lock_guard lock(mutex_);
   if (extents_.emplace(handle, Extent{what, 1}).second) {
-    held_[what.device.ordinal] += what.size;
+    hold(what);
   }
 }
 
@@ -78,6 +88,11 @@ Bytes Accounts::held(DeviceId device) noexcept {
   return held_[device.ordinal];
 }
 
+Bytes Accounts::peak(DeviceId device) noexcept {
+  const std::lock_guard lock(mutex_);
+  return peak_[device.ordinal];
+}
+
 Bytes Accounts::first_outside(DeviceId device, Bytes value) noexcept {
   const std::lock_guard lock(mutex_);
   return outside_.emplace(device.ordinal, value).first->second;
@@ -85,6 +100,13 @@ Bytes Accounts::first_outside(DeviceId device, Bytes value) noexcept {
 
 Accounts& accounts() noexcept {
   static driver::Immortal<Accounts> all;
+  static const bool told = [] {
+    plain_report = [](DeviceId device) noexcept -> PlainMemory {
+      return {accounts().held(device), accounts().peak(device)};
+    };
+    return true;
+  }();
+  static_cast<void>(told);
   return all.object;
 }
 

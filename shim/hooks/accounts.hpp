@@ -35,6 +35,7 @@ class Accounts {
   void unmapped(driver::Address at, Bytes size) noexcept;
 
   Bytes held(driver::DeviceId device) noexcept;
+  Bytes peak(driver::DeviceId device) noexcept;  // the most that was held
 
   // The value given first for the device, ever after.
   Bytes first_outside(driver::DeviceId device, Bytes value) noexcept;
@@ -45,12 +46,14 @@ class Accounts {
     std::uint32_t users = 0;  // handles and mappings
   };
   void drop_user(std::uint64_t handle) noexcept;
+  void hold(Taken what) noexcept;
 
   std::mutex mutex_;
   std::unordered_map<driver::Address, Taken> plain_;
   std::unordered_map<std::uint64_t, Extent> extents_;
   std::map<driver::Address, std::uint64_t> mappings_;
-  std::map<int, Bytes> held_;  // by ordinal
+  std::map<int, Bytes> held_;  // by ordinal, as the next two
+  std::map<int, Bytes> peak_;
   std::map<int, Bytes> outside_;
 };
 

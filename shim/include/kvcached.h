@@ -177,6 +177,10 @@ KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
  * driver call. */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
+/* The caller has dropped what so many blocks held for later use, such as cached prefixes, since the
+ * last call. Counted for `kvcached stat` only. Never waits, makes no driver call. */
+KVCACHED_API int kvcached_cache_evicted(kvcached_cache* cache, uint64_t blocks);
+
 /* How many acquired blocks the caller should release soon because others in the pool are entitled
  * to their memory: first those it does not use, then what it can do without. 0: nobody waits. Never
  * waits, makes no driver call. */

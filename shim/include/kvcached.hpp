@@ -149,6 +149,7 @@ class Cache {
     return kvcached_cache_release(handle_, ranges.data(), ranges.size());
   }
   Result expect(std::uint64_t blocks) noexcept { return kvcached_cache_expect(handle_, blocks); }
+  Result evicted(std::uint64_t blocks) noexcept { return kvcached_cache_evicted(handle_, blocks); }
   Result in_use(std::uint64_t blocks) noexcept { return kvcached_cache_in_use(handle_, blocks); }
   std::uint64_t pressure() const noexcept { return kvcached_cache_pressure(handle_); }
   // `function` as in kvcached.h, or null.

@@ -9,7 +9,11 @@ namespace kvcached::member {
 
 // Lets the caches of a device give back what others wait for; what is not idle in them becomes
 // pressure on those who hold their blocks. Never waits for the driver.
-void obey(const ledger::Duty& duty, const cache::Registry& registry,
+// `trimming`: their holders are asked for what they do not use, too.
+void obey(const ledger::Duty& duty, bool trimming, const cache::Registry& registry,
           driver::DeviceId device) noexcept;
+
+// The caches of the device let go of all that they keep ready. Never waits for the driver.
+void trim(const cache::Registry& registry, driver::DeviceId device) noexcept;
 
 }  // namespace kvcached::member

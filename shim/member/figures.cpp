@@ -8,7 +8,20 @@
 
 namespace kvcached::member {
 
-ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device) noexcept {
+namespace {
+
+// What the cache cannot do without: what is pinned, and one longest request beside it.
+Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
+  const Pages request = pages_up(std::min(longest_request, bytes_of(stats.all)));
+  const Pages stripe = std::max(stats.stripe, Pages(1));
+  const Pages stripes = stripe * (request / stripe + (request.value % stripe.value != 0 ? 1 : 0));
+  return std::min(stats.all, stats.pinned + stripes);
+}
+
+}  // namespace
+
+ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
+                           Bytes longest_request) noexcept {
   ledger::Figures sum;
   try {
     std::vector<const cache::Worker*> seen;
@@ -31,6 +44,11 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
         sum.grows += stats.grows;
         sum.releases += stats.releases;
         sum.short_grants += stats.short_grants;
+        sum.least += least_of(stats, longest_request);
+        sum.evicted += stats.evicted;
+        sum.stripes_kept.hits += stats.warm_hits;
+        sum.stripes_kept.misses += stats.warm_misses;
+        sum.stripes_kept.in_vain += stats.warm_in_vain;
       } else if (const auto* const ranges = dynamic_cast<const cache::Ranges*>(worker.get())) {
         sum.grows += ranges->grows();
         sum.releases += ranges->releases();

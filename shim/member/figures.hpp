@@ -8,7 +8,9 @@
 namespace kvcached::member {
 
 // Looks at every piece of every buffer of the device: for the agent's thread, not for hot paths.
-ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device) noexcept;
+// `longest_request`: what the model's longest request takes, in bytes of its blocks.
+ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
+                           Bytes longest_request) noexcept;
 
 // Cheap to take, and other than before when the figures that a plan rests on are.
 struct Outline {

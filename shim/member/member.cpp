@@ -52,7 +52,7 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
                                      Bytes gpu_total, const Clock& clock) noexcept {
   try {
     const Pages pool = pages_down(settings.pool.of(gpu_total));
-    ledger::OpenRequest request{settings.directory, gpu, pool};
+    ledger::OpenRequest request{settings.directory, gpu, pool, pages_down(gpu_total)};
     ledger::Refusal refusal{};
     std::string complaint;
     std::unique_ptr<ledger::Ledger> ledger =
@@ -85,6 +85,13 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
     warn("no memory to join the pool; memory stays plain");
     return nullptr;
   }
+}
+
+void Member::describe_model(const ledger::ModelShape& model) noexcept {
+  std::uint64_t bytes = 0;
+  if (__builtin_mul_overflow(model.bytes_per_token, model.max_seq_len, &bytes)) bytes = ~0ULL;
+  longest_request_ = bytes;
+  ledger_->describe_model(model);
 }
 
 Pages Member::limit() const noexcept { return std::min(ledger_->pool(), ledger_->limits().max); }

@@ -1,6 +1,7 @@
 // This process in one GPU's pool: joins, charges, leaves. The cache floor sees it as its budget.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 
@@ -26,6 +27,10 @@ class Member final : public cache::Budget {
 
   ledger::Ledger& ledger() noexcept { return *ledger_; }
 
+  void describe_model(const ledger::ModelShape& model) noexcept;
+  // What one request of the model's greatest length takes; 0: no model was described.
+  Bytes longest_request() const noexcept { return Bytes(longest_request_.load()); }
+
   // In a forked child: forgets the pool without touching the parent's membership.
   void abandon() noexcept { ledger_->abandon(); }
 
@@ -33,6 +38,7 @@ class Member final : public cache::Budget {
   explicit Member(std::unique_ptr<ledger::Ledger> ledger) : ledger_(std::move(ledger)) {}
 
   std::unique_ptr<ledger::Ledger> ledger_;
+  std::atomic<std::uint64_t> longest_request_{0};  // bytes
 };
 
 // While it lives, charges of this thread to this member are paid from pages that were charged

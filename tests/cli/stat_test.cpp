@@ -29,8 +29,8 @@ class Stat : public testing::Test {
   std::unique_ptr<ledger::Ledger> join(const std::string& tenant, ledger::TenantLimits limits) {
     ledger::Refusal refusal{};
     std::string complaint;
-    auto member =
-        ledger::Ledger::open({pools(), kGpu, Pages(1024)}, steady_clock(), refusal, complaint);
+    auto member = ledger::Ledger::open({pools(), kGpu, Pages(1024), Pages(2048)}, steady_clock(),
+                                       refusal, complaint);
     if (member == nullptr) throw std::runtime_error(complaint);
     if (!member->join({tenant, limits, "serve --port 80"}, complaint)) {
       throw std::runtime_error(complaint);
@@ -42,8 +42,21 @@ class Stat : public testing::Test {
   std::unique_ptr<ledger::Ledger> chat() {
     auto member = join("chat", {Pages(64), Pages(512), 300});
     EXPECT_TRUE(member->charge(Pages(100)));
-    member->publish({Pages(70), Pages(10), Pages(20), Pages(7), Bytes(8ULL << 30), Pages(), Pages(),
-                     3, 41, 17});
+    ledger::Figures figures;
+    figures.used = Pages(70);
+    figures.fragmented = Pages(10);
+    figures.warm = Pages(20);
+    figures.want = Pages(7);
+    figures.reserved = Bytes(8ULL << 30);
+    figures.short_grants = 3;
+    figures.grows = 41;
+    figures.releases = 17;
+    figures.least = Pages(30);
+    figures.plain = Bytes(600 << 20);
+    figures.plain_peak = Bytes(700 << 20);
+    figures.evicted = 9;
+    figures.stripes_kept = {4, 5, 6};
+    member->publish(figures);
     member->describe_model({"llama", 32, 8, 128, 2, 8192, 16, 131072});
     member->report_adapter("vllm", "on");
     return member;
@@ -94,7 +107,24 @@ TEST_F(Stat, JsonTellsEverything) {
   EXPECT_EQ(tenant.at("weight"), 300);
   EXPECT_EQ(tenant.at("charged_bytes"), 100 * page);
 
+  EXPECT_EQ(tenant.at("least_bytes"), 30 * page);
+  EXPECT_EQ(tenant.at("grants"), 1);
+  EXPECT_EQ(tenant.at("granted_bytes"), 100 * page);
+  EXPECT_EQ(tenant.at("short_grants"), 3);
+  EXPECT_EQ(tenant.at("evicted_blocks"), 9);
+  EXPECT_EQ(tenant.at("below_min_ms"), 0);
+  EXPECT_EQ(tenant.at("waits"), nlohmann::json::array());
+  EXPECT_EQ(tenant.at("waits_in_vain"), 0);
+  EXPECT_EQ(tenant.at("reclaimed_bytes"), 0);
+  EXPECT_EQ(tenant.at("reclaimed_for"), nlohmann::json::array());
+  EXPECT_EQ(tenant.at("warm_stripes").at("hits"), 4);
+  EXPECT_EQ(tenant.at("warm_stripes").at("misses"), 5);
+  EXPECT_EQ(tenant.at("warm_stripes").at("in_vain"), 6);
+
   const auto process = pool.at("processes").at(0);
+  EXPECT_EQ(process.at("least_bytes"), 30 * page);
+  EXPECT_EQ(process.at("plain_bytes"), 300 * page);
+  EXPECT_EQ(process.at("plain_peak_bytes"), 350 * page);
   EXPECT_EQ(process.at("pid"), getpid());
   EXPECT_EQ(process.at("alive"), true);
   EXPECT_EQ(process.at("tenant"), "chat");
@@ -127,10 +157,106 @@ TEST_F(Stat, TheTableShowsTheSame) {
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_THAT(outcome.out, HasSubstr("pool 2.0 GiB, charged 200 MiB, limbo 0, free 1.8 GiB"));
   EXPECT_THAT(outcome.out, testing::ContainsRegex("chat +128 MiB +1.0 GiB +300 +200 MiB"));
-  EXPECT_THAT(outcome.out, testing::ContainsRegex(
-                               std::to_string(getpid()) +
-                               " +chat +serve --port 80 +200 MiB +140 MiB +20 MiB +40 MiB +14 MiB "
-                               "+3 +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
+  EXPECT_THAT(outcome.out,
+              testing::ContainsRegex(
+                  std::to_string(getpid()) +
+                  " +chat +serve --port 80 +200 MiB +140 MiB +20 MiB +40 MiB +14 MiB "
+                  "+3 +600 MiB +700 MiB +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
+}
+
+TEST_F(Stat, TheWholeGpuIsExplained) {
+  const auto member = chat();
+  const auto unknown = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(unknown.at("gpu_bytes"), 4ULL << 30);
+  EXPECT_TRUE(unknown.at("gpu_free_bytes").is_null()) << "no member has looked yet";
+  EXPECT_TRUE(unknown.at("unexplained_bytes").is_null());
+  EXPECT_THAT(stat().out, testing::Not(HasSubstr("unexplained")));
+  member->reap(bytes_of(Pages(1600)));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(pool.at("gpu_free_bytes"), bytes_of(Pages(1600)).value);
+  EXPECT_EQ(pool.at("plain_bytes"), 600 << 20);
+  // 2048 pages - 1600 free - 100 charged - 300 plain
+  EXPECT_EQ(pool.at("unexplained_bytes"), bytes_of(Pages(48)).value);
+  EXPECT_THAT(stat().out, HasSubstr("GPU 4.0 GiB: pool 200 MiB, plain 600 MiB, unexplained 96 MiB, "
+                                    "free 3.1 GiB"));
+}
+
+TEST_F(Stat, WaitsAndReclaimsOfATenant) {
+  const auto a = join("a", {});
+  const auto b = join("b", {});
+  ASSERT_TRUE(a->charge(Pages(1000)));
+  ledger::Figures idle;
+  idle.stripe = Pages(1);
+  a->publish(idle);
+  b->publish(idle);
+  EXPECT_FALSE(b->charge(Pages(100), Pages(100)));
+  usleep(3000);
+  a->uncharge(Pages(200));
+  EXPECT_TRUE(b->charge(Pages(100), Pages(100)));
+  b->drop_claim();
+  const auto tenants = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0).at("tenants");
+  const auto waits = tenants.at(1).at("waits");
+  ASSERT_EQ(waits.size(), 1U);
+  EXPECT_EQ(waits.at(0).at("count"), 1);
+  EXPECT_GE(waits.at(0).at("below_us"), 4096);
+  EXPECT_GE(tenants.at(0).at("reclaimed_bytes"), bytes_of(Pages(76)).value);
+  EXPECT_EQ(tenants.at(0).at("reclaimed_for").at(0).at("tenant"), "b");
+  EXPECT_THAT(stat().out, testing::ContainsRegex("RECLAIMED FROM +FOR +SIZE\na +b +[0-9]+ MiB"));
+}
+
+TEST_F(Stat, TheLastTenMinutes) {
+  const auto member = chat();
+  EXPECT_THAT(stat({"--history"}).out, HasSubstr("no history"));
+  member->reap(bytes_of(Pages(1600)));
+  const Outcome outcome = stat({"--history", "--json"});
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  const auto pool = nlohmann::json::parse(outcome.out).at("pools").at(0);
+  EXPECT_EQ(pool.at("gpu"), ledger::to_string(kGpu));
+  const auto moment = pool.at("history").at(0);
+  EXPECT_LE(moment.at("seconds_ago"), 5);
+  EXPECT_EQ(moment.at("pool_bytes"), bytes_of(Pages(1024)).value);
+  EXPECT_EQ(moment.at("charged_bytes"), bytes_of(Pages(100)).value);
+  EXPECT_EQ(moment.at("free_bytes"), bytes_of(Pages(924)).value);
+  EXPECT_EQ(moment.at("used_bytes"), bytes_of(Pages(70)).value);
+  EXPECT_EQ(moment.at("want_bytes"), bytes_of(Pages(7)).value);
+  EXPECT_EQ(moment.at("tenants").at(0).at("name"), "chat");
+  EXPECT_EQ(moment.at("tenants").at(0).at("charged_bytes"), bytes_of(Pages(100)).value);
+  const Outcome curves = stat({"--history"});
+  EXPECT_THAT(curves.out, testing::ContainsRegex("pool +charged +▁ +200 MiB +200 MiB"));
+  EXPECT_THAT(curves.out, testing::ContainsRegex("pool +free +█ +1.8 GiB +1.8 GiB"));
+  EXPECT_THAT(curves.out, testing::ContainsRegex("chat +used +▁ +140 MiB +140 MiB"));
+}
+
+TEST_F(Stat, AgainAndAgain) {
+  const auto member = chat();
+  const auto watched = [&](std::vector<std::string> more) {
+    more.insert(more.begin(), {"1", build_directory() + "/kvcached", "stat", "--dir", pools()});
+    return run_program("/usr/bin/timeout", more).out;
+  };
+  const auto blocks = [](const std::string& text) {
+    std::size_t count = 0;
+    for (auto at = text.find("GPU-"); at != std::string::npos; at = text.find("GPU-", at + 1)) {
+      ++count;
+    }
+    return count;
+  };
+  const std::string often = watched({"--watch", "0.2"});
+  EXPECT_GE(blocks(often), 3U) << often;
+  EXPECT_LE(blocks(often), 6U);
+  EXPECT_EQ(often.find('\033'), std::string::npos) << "this is no terminal";
+  EXPECT_THAT(often, HasSubstr("chat"));
+  EXPECT_EQ(blocks(watched({"--watch"})), 1U);
+  const std::string lines = watched({"--watch", "0.4s", "--json"});
+  EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 3);
+  EXPECT_EQ(nlohmann::json::parse(lines.substr(0, lines.find('\n'))).at("pools").size(), 1U);
+  expect_refusal(stat({"--watch", "soon"}), "--watch soon: not a time; write seconds");
+  expect_refusal(stat({"--watch", "0"}), "--watch 0: not a time");
+}
+
+TEST_F(Stat, OneGpuOfSeveral) {
+  const auto member = chat();
+  EXPECT_THAT(stat({"--gpu", "gpu-0102"}).out, HasSubstr("chat"));
+  expect_refusal(stat({"--gpu", "GPU-99"}), "no pool is of GPU GPU-99");
 }
 
 TEST_F(Stat, WhatNobodySaidIsLeftOpen) {

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "policy/ledger/control.hpp"
 #include "policy/ledger/file.hpp"
 #include "policy/ledger/ledger.hpp"
 
@@ -51,11 +52,18 @@ struct Folder {
     std::vector<std::unique_ptr<Ledger>> members;
     for (int i = 0; i < 4; ++i) {
       members.push_back(open());
+      clock.advance(std::chrono::seconds(1));
       std::string complaint;
       require(members.back()->join(
           {"tenant" + std::to_string(i / 2), {Pages(5), Pages(50), 1}, "c"}, complaint));
       require(members.back()->charge(Pages(10)));
       members.back()->describe_model({"model", 32, 8, 128, 2, 8192, 16, 131072});
+      Figures figures;
+      figures.used = Pages(3);
+      figures.stripe = Pages(1);
+      figures.least = Pages(7);
+      members.back()->publish(figures);
+      members.back()->reap(bytes_of(Pages(kPool)));  // a record of history
     }
     members.pop_back();
     members.back()->reap(Bytes(0));
@@ -86,7 +94,7 @@ struct Damage {
   std::string content;
 };
 
-// Kinds: bit 7, while in use; bits 0-1, the length; bits 2-3, what is hit.
+// Kinds: bit 7, while in use; bit 6, anywhere; else bits 2-3, what is hit; bits 0-1, the length.
 struct Plan {
   std::vector<Damage> before;
   std::vector<Damage> during;
@@ -97,7 +105,8 @@ Plan read_plan(const std::uint8_t* data, std::size_t size) {
   Plan plan;
   while (size >= 12) {
     const std::uint8_t kind = data[3];
-    std::size_t place = data[0] | std::size_t{data[1]} << 8 | std::size_t{data[2]} << 16;
+    const std::size_t anywhere = data[0] | std::size_t{data[1]} << 8 | std::size_t{data[2]} << 16;
+    std::size_t place = anywhere;
     const std::size_t length = std::min<std::size_t>(size - 4, std::size_t{4} << (kind & 3));
     switch (kind >> 2 & 3) {
       case 0:  // the header
@@ -109,9 +118,10 @@ Plan read_plan(const std::uint8_t* data, std::size_t size) {
       case 2:  // the first tenants
         place = offsetof(layout::File, tenants) + place % (4 * sizeof(layout::Tenant)) / 4 * 4;
         break;
-      default:
-        place %= layout::kFileSize;
+      default:  // history, around the records that there are
+        place = offsetof(layout::File, moments) + place % (8 * sizeof(layout::Moment)) / 4 * 4;
     }
+    if ((kind & 0x40) != 0) place = anywhere % layout::kFileSize;
     const char* const content = reinterpret_cast<const char*>(data + 4);
     (kind & 0x80 ? plan.during : plan.before).push_back({place, std::string(content, length)});
     if (kind == 0x7f) plan.size = place;
@@ -121,12 +131,17 @@ Plan read_plan(const std::uint8_t* data, std::size_t size) {
   return plan;
 }
 
+bool printable(const std::string& text) {
+  return std::all_of(text.begin(), text.end(), [](char c) { return c >= ' ' && c <= '~'; });
+}
+
 void check(const Snapshot& books, bool of_member) {
-  require(books.charged + books.limbo + books.free == books.pool);
+  require(books.charged + books.limbo + books.free ==
+          std::max(books.pool, books.charged + books.limbo));
   require(books.members.size() <= layout::kSlots && books.tenants.size() <= layout::kTenants);
-  require(!of_member || books.pool == Pages(kPool));
+  require(!of_member || books.pool <= Pages(kPool));
   for (const MemberState& member : books.members) {
-    require(member.charged <= books.pool);
+    require(member.charged <= (of_member ? Pages(kPool) : Pages(layout::kMaxPoolPages)));
     require(member.command.size() <= 64 && member.adapter_state.size() <= 160);
     for (const char c : member.command + member.tenant + member.adapter + member.model.name) {
       require(c >= ' ' && c <= '~');
@@ -134,6 +149,45 @@ void check(const Snapshot& books, bool of_member) {
   }
   for (const TenantState& tenant : books.tenants) {
     require(tenant.limits.min <= tenant.limits.max && tenant.limits.max <= books.pool);
+    require(tenant.least <= Pages(layout::kMaxPoolPages));
+    const TenantCounters& counters = tenant.counters;
+    require(counters.below_min >= Duration::zero());
+    require(std::max(counters.granted, counters.reclaimed) <= Pages(layout::kMaxPoolPages));
+    require(counters.takers.size() <= layout::kTakers);
+    for (const auto& taker : counters.takers) require(printable(taker.tenant));
+  }
+  require(books.plain() <= bytes_of(Pages(layout::kMaxPoolPages)));
+  require(!books.gpu_free || *books.gpu_free <= *books.gpu_total);
+  require(!books.unexplained() || *books.unexplained() <= bytes_of(*books.gpu_total));
+}
+
+void check(const History& history, Instant now) {
+  require(history.moments.size() <= layout::kMoments);
+  std::int64_t before = -1;
+  const auto newest = now.time_since_epoch() / std::chrono::seconds(1);
+  for (const Moment& moment : history.moments) {
+    require(moment.second > before && moment.second <= newest && newest - moment.second < 600);
+    before = moment.second;
+    require(moment.free <= moment.pool && moment.pool <= Pages(layout::kMaxPoolPages));
+    require(moment.tenants.size() <= layout::kMomentTenants);
+    for (const auto& tenant : moment.tenants) require(printable(tenant.name));
+  }
+}
+
+// A user's commands, whatever they meet: they do it, or say in one line why not; then the books
+// hold.
+void control(const Folder& folder, const Plan& plan) {
+  const auto size = [&](std::size_t i) {
+    const std::uint64_t pages = plan.during.size() > i ? plan.during[i].place % 128 : 20;
+    return Size{bytes_of(Pages(pages)), 0, false};
+  };
+  std::uint32_t order = 0;
+  for (const std::string& why :
+       {change_limits(folder.path, {}, "fuzz", {size(0), size(1), 3U}, folder.clock),
+        change_limits(folder.path, {}, "tenant0", {{}, size(2), {}}, folder.clock),
+        change_pool(folder.path, {}, size(3), folder.clock),
+        order_trim(folder.path, {}, "fuzz", order)}) {
+    require(why.find('\n') == std::string::npos && why.size() < 300);
   }
 }
 
@@ -166,6 +220,14 @@ void live(Folder& folder, const Plan& plan) {
   ledger->report_adapter("a", "b");
   check(ledger->snapshot(), true);
   require(!ledger->charge(Pages(kPool + 1)));
+  control(folder, plan);
+  const Duty duty = ledger->duty();
+  require(duty.reclaim <= Pages(kPool));
+  if (duty.trim) ledger->trimmed(*duty.trim);
+  require(!ledger->duty().trim);
+  if (ledger->charge(Pages(5), Pages(9))) require(ledger->charged() <= Pages(kPool));
+  ledger->drop_claim();
+  check(ledger->snapshot(), true);
 }
 
 }  // namespace
@@ -179,6 +241,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   live(folder, plan);
   std::vector<std::string> complaints;
   for (const Snapshot& books : read_pools(folder.path, complaints)) check(books, false);
-  require(complaints.size() <= 1);
+  const Instant now = folder.clock.now();
+  for (const History& history : read_histories(folder.path, now, complaints)) check(history, now);
+  require(complaints.size() <= 2);
   return 0;
 }

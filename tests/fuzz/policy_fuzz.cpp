@@ -6,12 +6,14 @@
 // The invariants, and in which form they are checked:
 // I1  Every page is booked once: charged + limbo + untold + free = size - shortfall. What the
 // driver
-//     refused is no one's, so it is taken off the size.
-// I2  free + shortfall covers all floors. Without the shortfall it could not hold: the driver may
-//     have less than was promised.
-// I3  No grant exceeds the maximum; a maximum lowered later is not a reason to take anything. A
-//     reclaim leaves the minimum and used pages alone, and the target but for less than a stripe,
-//     of which nobody could make use. What is held for a wish is taken only for one that goes
+//     refused is no one's, so it is taken off the size. A pool that was made smaller may have more
+//     booked than it has; then nothing is free.
+// I2  free + shortfall + what the pool was made smaller by covers all floors. Without these it
+//     could not hold: the driver may have less than was promised.
+// I3  No grant exceeds the maximum; what is idle above a maximum lowered later is taken, but for
+//     less than a stripe above the minimum. A reclaim leaves the minimum and used pages alone, and
+//     the target but for less than a stripe, of which nobody could make use; in an overdrawn pool
+//     the target counts for nothing. What is held for a wish is taken only for one that goes
 //     before, else two that are met in part would wait for each other; and for the aged claim, what
 //     a target keeps idle, which is a mere forecast.
 // I4  Targets sum up to at most the pool, lie within their bounds, and do not depend on the order
@@ -68,9 +70,9 @@ void check_books(const PoolModel& m) {
     require(t.used + t.leaving <= t.charged);
   }
   const Pages free = free_pages(m.pool, m.tenants);
-  require(booked + free == m.pool.capacity());   // I1
-  require(free + m.pool.shortfall >= floors);    // I2
-  require(booked >= m.created + m.pool.untold);  // I9
+  require(booked + free == std::max(m.pool.capacity(), booked));  // I1
+  require(free + m.pool.shortfall + m.cut() >= floors);           // I2
+  require(booked >= m.created + m.pool.untold);                   // I9
 }
 
 void check_reclaim(const PoolModel& m, const Tenant& t, const Tenant* aged) {
@@ -83,8 +85,16 @@ void check_reclaim(const PoolModel& m, const Tenant& t, const Tenant* aged) {
     const bool for_earlier = std::any_of(m.tenants.begin(), m.tenants.end(), [&](const Tenant& o) {
       return claim(o) && o.id != t.id && goes_before(o, t);
     });
-    require(plan.reclaim <= idle(t) || for_earlier);
-    require(kept + t.stripe > plan.target || (t.want && for_earlier) || aged != nullptr);
+    const bool overdrawn_pool = static_cast<bool>(overdrawn(m.pool, m.tenants));
+    require(plan.reclaim <= idle(t) || for_earlier || above_max(t) || overdrawn_pool);
+    require(kept + t.stripe > plan.target || (t.want && for_earlier) || aged != nullptr ||
+            overdrawn_pool);
+  }
+  if (above_max(t)) {
+    const Pages most =
+        std::min(at_hand(t), t.charged.minus_clamped(t.leaving).minus_clamped(t.min));
+    require(kept < t.max + t.stripe || plan.reclaim == whole(most, t.stripe));
+    require(plan.reuse <= t.max);
   }
   const bool begins = plan.entitled && !missing(t);
   if (m.unmet && !begins && t.used + Pages(1) > std::max(t.min, plan.target)) {
@@ -188,6 +198,7 @@ void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) 
   if (m.tenants.empty()) return;
   const std::size_t i = who % m.tenants.size();
   Tenant& t = m.tenants[i];
+  if (what >= 236 && what < 240) return m.resize(Pages(PoolModel::kPages).minus_clamped(pages * 2));
   if (what >= 240) {
     return m.grow(i, pages / 8, much % 2 == 0 ? Purpose::running : Purpose::ahead);
   }
@@ -275,7 +286,7 @@ bool can_be_met(const PoolModel& m, std::size_t i) {
 
 void close(PoolModel& m, bool greedy) {
   for (Tenant& t : m.tenants) t.stopped = false;
-  m.gpu = m.pool.size;
+  m.gpu = Pages(PoolModel::kPages);
   m.settle(m.pool.limbo);
   driver_has(m.pool, m.tenants, m.gpu - m.created);
   m.plan();

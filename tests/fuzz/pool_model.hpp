@@ -102,6 +102,15 @@ class PoolModel {
     }
   }
 
+  // A user makes the pool smaller or larger again, not below what is promised.
+  void resize(Pages size) {
+    Pages promised;
+    for (const Tenant& t : tenants) promised += t.min;
+    pool.size = std::max(size, promised);
+    pool.shortfall = std::min(pool.shortfall, pool.size);
+  }
+  Pages cut() const { return Pages(kPages).minus_clamped(pool.size); }
+
   void wish(std::size_t i, Pages pages) {
     tenants[i].want = pages;
     tenants[i].since = now;

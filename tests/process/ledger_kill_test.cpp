@@ -1,5 +1,6 @@
 // SIGKILL at every marked point of the ledger: whatever is left adds up, covers the floors, and
 // counts at least what the dead really held.
+#include "policy/ledger/control.hpp"
 #include "tests/process/ledger_child.hpp"
 
 namespace kvcached::ledger {
@@ -66,14 +67,78 @@ INSTANTIATE_TEST_SUITE_P(AtEveryPoint, LedgerKillTest,
                                          "join.live", "charge.before", "charge.after",
                                          "charge.claimed", "plan.half", "publish.half",
                                          "uncharge.before", "uncharge.after", "reap.emptied",
-                                         "leave.before"),
+                                         "history.half", "history.written", "leave.before"),
                          [](const auto& each) {
                            std::string name = each.param;
                            name[name.find('.')] = '_';
                            return name;
                          });
 
-class LedgerDeathTest : public PoolFolder {};
+class LedgerDeathTest : public PoolFolder {
+ protected:
+  std::vector<Moment> moments() {
+    std::vector<std::string> complaints;
+    return read_histories(path_, clock_.now(), complaints).at(0).moments;
+  }
+};
+
+TEST_F(LedgerDeathTest, HistoryKilledHalfWayIsNotShownAndWrittenAgain) {
+  const auto witness = member("witness");
+  ASSERT_TRUE(witness->charge(Pages(10)));
+  Child writer([&](Child&) {
+    const auto ledger = member("writer");
+    if (!ledger->charge(Pages(20))) return 1;
+    signal_at("history.half", SIGKILL);
+    ledger->reap(free_pages(100));
+    return 2;
+  });
+  ASSERT_TRUE(WIFSIGNALED(writer.wait()));
+  EXPECT_TRUE(moments().empty()) << "it is torn";
+  clock_.advance(std::chrono::seconds(1));
+  witness->reap(free_pages(0));
+  ASSERT_EQ(moments().size(), 1U);
+  EXPECT_EQ(moments()[0].charged, Pages(10));
+  EXPECT_EQ(moments()[0].limbo, Pages(20));
+}
+
+class ControlKillTest : public PoolFolder, public testing::WithParamInterface<const char*> {};
+
+// Whatever a dying command has written of a change holds, and the next member that looks carries it
+// out.
+TEST_P(ControlKillTest, WhatIsWrittenIsCarriedOutByTheMembers) {
+  const auto idle = member("idle");
+  const auto other = member("other", 10);
+  ASSERT_TRUE(idle->charge(Pages(80)));
+  Figures figures;
+  figures.stripe = Pages(1);
+  idle->publish(figures);
+  const auto size = [](std::uint64_t count) { return Size{bytes_of(Pages(count)), 0, false}; };
+  Child command([&](Child&) {
+    signal_at(GetParam(), SIGKILL);
+    if (std::string_view(GetParam()) == "limit.unplanned") {
+      change_pool(path_, gpu_, size(60), clock_);
+    } else {
+      change_limits(path_, gpu_, "idle", {size(20), size(30), {}}, clock_);
+    }
+    return 1;
+  });
+  ASSERT_TRUE(WIFSIGNALED(command.wait()));
+  other->reap(free_pages(100));
+  const Pages asked = idle->duty().reclaim;
+  EXPECT_GE(asked, Pages(30));
+  idle->uncharge(asked);
+  EXPECT_EQ(idle->duty().reclaim, Pages(0));
+  EXPECT_TRUE(other->charge(Pages(10))) << "the lock must have gone with the dead";
+  expect_sound(other->snapshot());
+}
+
+INSTANTIATE_TEST_SUITE_P(AtEveryPoint, ControlKillTest,
+                         testing::Values("set.half", "set.unplanned", "limit.unplanned"),
+                         [](const auto& each) {
+                           std::string name = each.param;
+                           name[name.find('.')] = '_';
+                           return name;
+                         });
 
 TEST_F(LedgerDeathTest, CreatorKilledHalfWayIsReplaced) {
   Child creator([&](Child&) {

@@ -7,6 +7,11 @@
 //   ready                    "ready BLOCKS" that could be had at once
 //   pressure                 "pressure BLOCKS"
 //   obey                     from now on gives all back as soon as others want some: "obeying"
+//   in_use BLOCKS            of those acquired, so many are in use: "told"
+//   evicted BLOCKS           has dropped what so many blocks held: "told"
+//   model TOKENS             registers a model of 16 tokens a block, requests up to TOKENS: "told"
+//   plain MIB                holds plain memory: "plain"
+//   free                     frees it: "free"
 #include <cuda.h>
 
 #include <cstdint>
@@ -64,6 +69,7 @@ int main() {
   if (kvcached_cache_create(&geometry, &cache) != KVCACHED_OK) return 3;
 
   Held held;
+  CUdeviceptr plain = 0;
   std::printf("here\n");
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
@@ -99,6 +105,27 @@ int main() {
     } else if (verb == "pressure") {
       std::printf("pressure %llu\n",
                   static_cast<unsigned long long>(kvcached_cache_pressure(cache)));
+    } else if (verb == "in_use") {
+      kvcached_cache_in_use(cache, blocks);
+      std::printf("told\n");
+    } else if (verb == "evicted") {
+      kvcached_cache_evicted(cache, blocks);
+      std::printf("told\n");
+    } else if (verb == "model") {
+      const kvcached_model model{sizeof model,
+                                 "test",
+                                 1,
+                                 1,
+                                 kBlock * kTensors / 16 / 4,
+                                 2,
+                                 static_cast<std::uint32_t>(blocks),
+                                 16};
+      std::printf(kvcached_model_register(&model, nullptr) == KVCACHED_OK ? "told\n" : "refused\n");
+    } else if (verb == "plain") {
+      const CUresult result = cuMemAlloc(&plain, blocks << 20);
+      std::printf(result == CUDA_SUCCESS ? "plain\n" : "refused\n");
+    } else if (verb == "free") {
+      std::printf(cuMemFree(plain) == CUDA_SUCCESS ? "free\n" : "refused\n");
     }
     std::fflush(stdout);
   }

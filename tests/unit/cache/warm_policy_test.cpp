@@ -77,5 +77,19 @@ TEST(WarmPolicy, TimeThatStandsOrGoesBackDecaysNothing) {
   EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(1000));
 }
 
+TEST(WarmPolicy, ItSaysWhetherTimeWillChangeIt) {
+  WarmPolicy policy(Blocks(1'000), Blocks(10));
+  const Instant start{std::chrono::hours(1)};
+  policy.sample(start, Blocks());
+  EXPECT_FALSE(policy.decaying(Blocks(), Blocks())) << "nothing was ever used";
+  policy.sample(start, Blocks(100));
+  EXPECT_FALSE(policy.decaying(Blocks(100), Blocks()));
+  EXPECT_TRUE(policy.decaying(Blocks(50), Blocks()));
+  EXPECT_FALSE(policy.decaying(Blocks(50), Blocks(50))) << "so many are expected anyway";
+  policy.sample(start + std::chrono::seconds(20), Blocks());
+  EXPECT_EQ(policy.keep(Blocks(), Blocks()), Blocks(10));
+  EXPECT_FALSE(policy.decaying(Blocks(), Blocks())) << "the floor stays";
+}
+
 }  // namespace
 }  // namespace kvcached::cache
