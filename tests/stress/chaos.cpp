@@ -125,6 +125,7 @@ int main(int argc, char** argv) {
   app.add_option("--engines", engines, "16; on a real GPU 6")->check(CLI::Range(1, 60));
   app.add_option("--seed", options.seed);
   app.add_flag("--real", options.real, "on the GPU that is there, without failing calls");
+  app.add_flag("--verbose", options.verbose, "say what players log that cannot begin");
   CLI11_PARSE(app, argc, argv);
   options.engines = engines != 0 ? engines : options.real ? 6 : 16;
   std::printf("seed %llu, %zu engines, %.0f s\n", static_cast<unsigned long long>(options.seed),

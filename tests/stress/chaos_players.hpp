@@ -18,7 +18,7 @@ struct Options {
   double seconds = 20;
   std::size_t engines = 16;
   std::uint64_t seed = 0;
-  bool real = false;
+  bool real = false, verbose = false;
   std::string build;
 };
 

@@ -32,8 +32,9 @@ using std::chrono::milliseconds;
 constexpr std::uint64_t kBlock = 64 << 10;
 constexpr std::uint64_t kBlocks = 4096;
 constexpr std::size_t kTensors = 2;
-constexpr int kWaits[] = {0, 0, 40, 400};   // ms
-constexpr std::uint64_t kStripe = 8 << 20;  // no stripe of such a cache is larger
+constexpr int kWaits[] = {0, 0, 40, 400};  // ms
+constexpr std::uint64_t kExtent = 2 << 20;
+constexpr std::uint64_t kStripe = kTensors * kExtent;
 
 // Beyond the time that it was given, a call may take so long: where all run, and where one was
 // stopped meanwhile, perhaps with a lock of the simulated driver.
@@ -109,6 +110,7 @@ class Player {
     geometry.segments = segments_.data();
     geometry.segment_count = segments_.size();
     geometry.blocks = kBlocks;
+    geometry.stripe_bytes = kExtent;
     const int result = kvcached_cache_create(&geometry, &cache_);
     if (result == KVCACHED_NOT_ELASTIC || result == KVCACHED_OFF) std::_Exit(kNoPool);
     if (result != KVCACHED_OK) std::_Exit(kNoCache);
