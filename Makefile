@@ -241,7 +241,7 @@ $(BUILD)/tests/api: $(call objects,$(API_SOURCES)) $(BUILD)/libpolicy.a | $(SIM)
 	$(call link,$(GTEST) $(ON_GPU))
 $(BUILD)/tests/cli: $(call objects,$(CLI_SOURCES)) $(BUILD)/libpolicy.a
 	$(call link,$(GTEST))
-$(BUILD)/tests/chaos: $(call objects,$(STRESS_SOURCES)) $(BUILD)/libbench.a
+$(BUILD)/tests/chaos: $(call objects,$(STRESS_SOURCES)) $(BUILD)/libbench.a $(BUILD)/libpolicy.a
 	$(call link,)
 $(BUILD)/tests/libdriver_facts_kernels.so: $(call objects,tests/gpu/driver_facts_kernels.cpp)
 	$(call link,-shared)

@@ -22,6 +22,7 @@
 
 #include "bench/measure/child.hpp"
 #include "bench/measure/numbers.hpp"
+#include "policy/ledger/ledger.hpp"
 #include "tests/stress/chaos_players.hpp"
 
 namespace {
@@ -34,6 +35,7 @@ using nlohmann::json;
 
 constexpr double kLongestStop = 3;
 constexpr double kStill = 25;   // without a step, not stopped
+constexpr int kHalfDone = 4;    // looks in a row at which books may be wrong
 constexpr double kEnding = 20;  // for all to end in good order
 
 json stat_of(const Options& options, const std::string& pool) {
@@ -59,6 +61,7 @@ class Chaos {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
       act();
       players_.look_after(kStill);
+      check_books();
     }
     finish();
   }
@@ -66,6 +69,33 @@ class Chaos {
   void tell() const { players_.tell(); }
 
  private:
+  // What holds at every moment: nobody above its maximum, and what is free covers all minimums.
+  // Somebody who dies or is stopped at it may leave a moment's books half done.
+  void check_books() {
+    std::vector<std::string> complaints;
+    const auto pools = ledger::read_pools(players_.pool_folder(), complaints);
+    if (!complaints.empty()) throw std::runtime_error(complaints.front());
+    if (pools.empty()) return;
+    const std::string wrong = fault_of(pools.front());
+    wrong_for_ = wrong.empty() ? 0 : wrong_for_ + 1;
+    if (wrong_for_ > kHalfDone && players_.stopped() == 0) throw std::runtime_error(wrong);
+  }
+
+  static std::string fault_of(const ledger::Snapshot& books) {
+    Pages floors;
+    for (const auto& tenant : books.tenants) {
+      if (tenant.charged > tenant.limits.max) return tenant.name + " has more than its maximum";
+      const bool lives = std::any_of(
+          books.members.begin(), books.members.end(),
+          [&](const auto& member) { return member.alive && member.tenant == tenant.name; });
+      if (lives && tenant.min_admitted) floors += tenant.limits.min.minus_clamped(tenant.charged);
+    }
+    if (books.charged + books.limbo + books.free != books.pool) return "the books do not add up";
+    if (books.free >= floors) return {};
+    return std::to_string(books.free.value) + " pages are free, but " +
+           std::to_string(floors.value) + " are promised";
+  }
+
   unsigned below(unsigned n) { return static_cast<unsigned>(random_() % n); }
 
   void act() {
@@ -110,6 +140,7 @@ class Chaos {
 
   const Options options_;
   std::mt19937_64 random_;
+  int wrong_for_ = 0;  // looks
   Players players_;
 };
 

@@ -43,6 +43,7 @@ class Players {
   void end_all(double patience_s);
   void start_onlooker();
 
+  std::uint64_t stopped() const { return board_->stopped; }
   const std::string& pool_folder() const { return pool_.path(); }
   void tell() const;
 

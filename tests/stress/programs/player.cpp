@@ -80,7 +80,8 @@ class Player {
         random_(seed),
         pattern_{tag_of(seed)},
         versions_(kBlocks),
-        host_(kBlock / 8) {}
+        host_(kBlock / 8),
+        greedy_(chance(20)) {}
 
   void start() {
     CUcontext context = nullptr;
@@ -119,11 +120,14 @@ class Player {
   void step() {
     ++seat_.steps;
     if (fork_wanted != 0) fork_now();
-    if (const std::uint64_t asked = kvcached_cache_pressure(cache_); asked != 0 && chance(90)) {
+    if (const std::uint64_t asked = kvcached_cache_pressure(cache_);
+        asked != 0 && !greedy_ && chance(90)) {
       release(std::min<std::uint64_t>(asked, held_.size()));
     }
     const unsigned dice = below(100);
-    if (hungry_ || dice < 40) {
+    if (greedy_) {
+      acquire(1 + below(64), 0);
+    } else if (hungry_ || dice < 40) {
       acquire(1 + below(128), hungry_ ? 300 : kWaits[below(4)]);
     } else if (dice < 65) {
       release(below(static_cast<unsigned>(held_.size()) + 1));
@@ -305,6 +309,7 @@ class Player {
   std::vector<kvcached_segment> segments_;
   kvcached_cache* cache_ = nullptr;
   std::uint64_t minimum_ = 0;
+  const bool greedy_;  // takes what there is and keeps it, whoever waits
   bool hungry_ = false;
   Clock::time_point hungry_since_;
   std::uint64_t faults_ = 0;
