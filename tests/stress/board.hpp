@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -33,17 +34,31 @@ struct Seat {
   std::atomic<std::uint64_t> fresh;     // of them, with nothing but zeros
   std::atomic<std::uint64_t> short_of;  // acquisitions that got less than asked
   std::atomic<std::uint64_t> forks;
-  std::atomic<std::int64_t> longest_over_us;    // beyond the time that an acquisition might take
+  std::atomic<std::int64_t>
+      longest_over_us;  // beyond what an acquisition might take, stops left out
   std::atomic<std::int64_t> longest_hungry_us;  // below its minimum, though it wanted more
   char complaint[kComplaint];
 };
 
 struct Board {
-  std::atomic<std::uint64_t> faults;   // odd: the driver's calls fail now and then
-  std::atomic<std::uint64_t> stops;    // begun
-  std::atomic<std::uint64_t> stopped;  // now
+  std::atomic<std::uint64_t> faults;  // odd: the driver's calls fail now and then
+  std::atomic<std::uint64_t> stops;   // begun
+  // Time in which somebody was stopped: up to `stopped_since`, and from then on if it is not 0.
+  std::atomic<std::int64_t> stopped_us;
+  std::atomic<std::int64_t> stopped_since;
   Seat seats[kSeats];
 };
+
+inline std::int64_t now_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::steady_clock::now().time_since_epoch())
+      .count();
+}
+
+inline std::int64_t stopped_us(const Board& board) {
+  const std::int64_t since = board.stopped_since;
+  return board.stopped_us + (since != 0 ? now_us() - since : 0);
+}
 
 inline Board* map_board(const std::string& file) {
   const int descriptor = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);

@@ -69,7 +69,7 @@ void Players::start(std::size_t seat, std::uint64_t seed) {
   player.log = files_.path() + "/log-" + std::to_string(seat);
   player.faults = board_->faults;
   // Who is stopped already counts as well.
-  player.stops = board_->stops - board_->stopped;
+  player.stops = board_->stops - stopped_;
   player.steps = board_->seats[seat].steps;
   player.stepped = Clock::now();
   std::ofstream(player.log).flush();
@@ -100,7 +100,7 @@ void Players::stop_one(double for_seconds) {
   Player* const player = any();
   if (player == nullptr) return;
   ++board_->stops;
-  ++board_->stopped;
+  if (stopped_++ == 0) board_->stopped_since = now_us();
   player->stopped = true;
   player->until = in(for_seconds);
   ::kill(player->child->pid(), SIGSTOP);
@@ -111,7 +111,9 @@ void Players::resume(Player& player) {
   player.stopped = false;
   player.stepped = Clock::now();
   ::kill(player.child->pid(), SIGCONT);
-  --board_->stopped;
+  if (--stopped_ != 0) return;
+  board_->stopped_us += now_us() - board_->stopped_since;
+  board_->stopped_since = 0;
 }
 
 void Players::fork_one() {
@@ -270,7 +272,7 @@ void Players::tell() const {
       "%llu acquisitions were short\n",
       n(steps), n(acquired), n(fresh), n(checked), n(short_of));
   std::printf(
-      "longest wait beyond its time %.1f ms, while nobody was stopped; "
+      "longest wait beyond its time %.1f ms, stops left out; "
       "longest below a minimum %.1f ms\n",
       static_cast<double>(over) / 1e3, static_cast<double>(hungry) / 1e3);
   std::fflush(stdout);

@@ -43,7 +43,7 @@ class Players {
   void end_all(double patience_s);
   void start_onlooker();
 
-  std::uint64_t stopped() const { return board_->stopped; }
+  std::uint64_t stopped() const { return stopped_; }
   const std::string& pool_folder() const { return pool_.path(); }
   void tell() const;
 
@@ -72,6 +72,7 @@ class Players {
   bench::Folder pool_, gpu_, files_;
   Board* board_;
   std::vector<Player> players_;
+  std::uint64_t stopped_ = 0;  // now
   std::uint64_t started_ = 0, kills_ = 0, stops_ = 0, forks_ = 0, ends_ = 0, faults_ = 0;
   std::map<int, std::uint64_t> gave_up_;  // by exit code
 };
