@@ -84,7 +84,9 @@ PRELOAD_SOURCES := $(call tests_in,preload) $(call helpers_in,preload)
 PROCESS_SOURCES := $(call tests_in,process) $(call helpers_in,process)
 API_SOURCES     := $(call tests_in,api) $(call helpers_in,api,%/kernels.cpp)
 CLI_SOURCES     := $(call tests_in,cli) $(call helpers_in,cli)
-PROGRAMS        := $(wildcard tests/preload/programs/*.cpp tests/process/programs/*.cpp)
+PROGRAMS        := $(wildcard tests/preload/programs/*.cpp tests/process/programs/*.cpp \
+                   tests/stress/programs/*.cpp)
+STRESS_SOURCES  := $(wildcard tests/stress/*.cpp)
 LIBRARIES       := $(wildcard tests/preload/libraries/*.cpp tests/process/libraries/*.cpp)
 FUZZERS         := $(wildcard tests/fuzz/*_fuzz.cpp)
 BENCHES         := $(wildcard bench/*.cpp)
@@ -109,6 +111,7 @@ TEST_BINARIES := \
   $(if $(API_SOURCES),$(BUILD)/tests/api) \
   $(if $(CLI_SOURCES),$(BUILD)/tests/cli)
 TEST_PARTS := \
+  $(if $(STRESS_SOURCES),$(BUILD)/tests/chaos) \
   $(if $(wildcard tests/gpu/driver_facts_kernels.cpp),$(BUILD)/tests/libdriver_facts_kernels.so) \
   $(if $(wildcard tests/api/kernels.cpp),$(BUILD)/tests/libapi_kernels.so) \
   $(foreach s,$(PROGRAMS),$(BUILD)/tests/programs/$(call name,$s)) \
@@ -131,7 +134,7 @@ help:
 	@echo 'make test       all tests on the simulated GPU; installs what is missing'
 	@echo 'make check      format, clang-tidy, include directions, file sizes'
 	@echo 'make asan tsan  the tests with address and undefined, and with thread sanitizer'
-	@echo 'make stress     the long tests'
+	@echo 'make stress     the long tests, and CHAOS seconds of engines that are killed at random (20)'
 	@echo 'make test-engines  the adapters on the sources of RELEASES of vLLM, fetched by pip; no GPU'
 	@echo 'make fuzz       every fuzzer for a minute (clang)'
 	@echo 'make bench      the benchmarks'
@@ -147,7 +150,7 @@ deps:
 # ---- compiling ----
 $(BUILD)/obj/%.o: LEVEL = $(OPTIMIZE)
 $(BUILD)/obj/tests/%.o: LEVEL = $(TEST_OPTIMIZE)
-$(BUILD)/obj/tests/sim/%.o: LEVEL = $(OPTIMIZE)
+$(BUILD)/obj/tests/sim/%.o $(BUILD)/obj/tests/stress/%.o: LEVEL = $(OPTIMIZE)
 
 ifneq ($(SANITIZE),)
 # A sanitizer looks up what it wraps with dlsym, which is ours, before it can check anything.
@@ -171,7 +174,7 @@ $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
   $(SIM_SOURCES) $(ENGINE_SOURCES) $(DEMO_SOURCES) $(CHART_SOURCES) $(REPLAY_SOURCES) \
   $(MEASURE_SOURCES) \
   $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
-  $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(PROGRAMS) $(LIBRARIES) \
+  $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(STRESS_SOURCES) $(PROGRAMS) $(LIBRARIES) \
   $(FUZZERS) $(BENCHES) $(wildcard bench/*/kernels_host.cpp tests/gpu/*.cpp \
   tests/api/kernels.cpp tests/fuzz/replay_main.cpp)))
 
@@ -238,6 +241,8 @@ $(BUILD)/tests/api: $(call objects,$(API_SOURCES)) $(BUILD)/libpolicy.a | $(SIM)
 	$(call link,$(GTEST) $(ON_GPU))
 $(BUILD)/tests/cli: $(call objects,$(CLI_SOURCES)) $(BUILD)/libpolicy.a
 	$(call link,$(GTEST))
+$(BUILD)/tests/chaos: $(call objects,$(STRESS_SOURCES)) $(BUILD)/libbench.a $(BUILD)/libpolicy.a
+	$(call link,)
 $(BUILD)/tests/libdriver_facts_kernels.so: $(call objects,tests/gpu/driver_facts_kernels.cpp)
 	$(call link,-shared)
 $(BUILD)/tests/libapi_kernels.so: $(call objects,tests/api/kernels.cpp)
@@ -299,8 +304,9 @@ test-engines:
 	@tests/engines/fetch $(BUILD)/engines $(RELEASES)
 	@tests/engines/test-releases $(BUILD)/engines $(RELEASES)
 
+CHAOS ?= 20
 stress: test-binaries
-	@tests/run --build $(BUILD) --cuda $(CUDA) --stress
+	@tests/run --build $(BUILD) --cuda $(CUDA) --stress --chaos $(CHAOS)
 
 fuzz:
 	@command -v clang++ >/dev/null || { echo 'make fuzz needs clang: apt-get install clang' >&2; exit 2; }

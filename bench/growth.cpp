@@ -4,73 +4,29 @@
 //   LD_PRELOAD=build/libkvcached.so build/bench/growth [--rounds N] [--json FILE]
 //
 // Prints medians and their ratio. Exit 1 when something failed; speed never decides the exit code.
-#include <cuda.h>
-
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <bit>
-#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bench/measure/cuda.hpp"
+#include "bench/measure/numbers.hpp"
 #include "shim/include/kvcached.h"
 
 namespace {
 
-constexpr std::size_t kMiB = 1U << 20;
-
-void must(CUresult r, const char* what) {
-  if (r == CUDA_SUCCESS) return;
-  const char* name = nullptr;
-  cuGetErrorName(r, &name);
-  throw std::runtime_error(std::string(what) + ": " + (name != nullptr ? name : "?"));
-}
-void must(int r, const char* what) {
-  if (r != KVCACHED_OK) throw std::runtime_error(std::string(what) + ": " + std::to_string(r));
-}
-#define MUST(call) must((call), #call)
-
-double milliseconds(std::chrono::steady_clock::time_point since) {
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - since)
-      .count();
-}
-template <class F>
-double timed(F work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return milliseconds(start);
-}
+using namespace kvcached::bench;
 
 struct Series {
   std::vector<double> raw, ours;
 };
-double quantile(std::vector<double> v, double q) {
-  std::sort(v.begin(), v.end());
-  return v[static_cast<std::size_t>(q * static_cast<double>(v.size() - 1) + 0.5)];
-}
-
-CUmemAllocationProp prop_of(CUdevice device) {
-  CUmemAllocationProp p{};
-  p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
-  p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  p.location.id = device;
-  return p;
-}
-CUmemAccessDesc access_of(CUdevice device) {
-  CUmemAccessDesc a{};
-  a.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
-  a.location.id = device;
-  a.flags = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
-  return a;
-}
-
 // The mappings of a cache made by hand: segments of addresses over one scratch extent.
 class Raw {
  public:
@@ -311,20 +267,15 @@ int main(int argc, char** argv) {
   // call.
   setenv("KVCACHED_WARM", "0", 1);
   try {
-    MUST(cuInit(0));
-    CUdevice device = 0;
-    MUST(cuDeviceGet(&device, 0));
-    CUcontext context = nullptr;
-    MUST(cuDevicePrimaryCtxRetain(&context, device));
-    MUST(cuCtxSetCurrent(context));
-    char name[128] = {};
-    MUST(cuDeviceGetName(name, sizeof name, device));
+    const CUdevice device = open_gpu();
+    const std::string name = gpu_name(device);
     int driver = 0;
     MUST(cuDriverGetVersion(&driver));
     const std::time_t now = std::time(nullptr);
     char date[32] = {};
     std::strftime(date, sizeof date, "%F", std::gmtime(&now));
-    std::printf("%s, CUDA driver %d.%d, %s\n", name, driver / 1000, driver % 1000 / 10, date);
+    std::printf("%s, CUDA driver %d.%d, %s\n", name.c_str(), driver / 1000, driver % 1000 / 10,
+                date);
 
     nlohmann::json all{{"device", name}, {"cuda_driver", driver}, {"date", date}};
     auto& results = all["results"] = nlohmann::json::array();

@@ -97,10 +97,23 @@ Child::Child(std::string name, const std::vector<std::string>& command, const Ch
 }
 
 Child::~Child() {
-  ::close(to_);
+  end_input();
   ::close(from_);
+  if (ended()) return;
   ::kill(pid_, SIGKILL);
   ::waitpid(pid_, nullptr, 0);
+}
+
+void Child::end_input() {
+  if (to_ >= 0) ::close(to_);
+  to_ = -1;
+}
+
+std::optional<int> Child::ended() {
+  int status = 0;
+  if (!status_ && ::waitpid(pid_, &status, WNOHANG) == pid_)
+    status_ = WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+  return status_;
 }
 
 void Child::say(const std::string& line) const {

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -46,11 +47,15 @@ class Child {
   std::string ask(const std::string& line, double patience_s = 30);
   // The last word of the answer, as a number.
   double number(const std::string& line, double patience_s = 30);
+  void end_input();
+  // If it has ended: its exit code, or minus the signal that ended it.
+  std::optional<int> ended();
 
  private:
   std::string name_, buffer_;
   pid_t pid_ = -1;
   int to_ = -1, from_ = -1;
+  std::optional<int> status_;
 };
 
 }  // namespace kvcached::bench

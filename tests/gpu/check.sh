@@ -64,6 +64,7 @@ trap 'rm -rf "$KVCACHED_DIR"' EXIT
 run=("$root/tests/run" --build "$build" --real-gpu --timeout 300)
 step facts 320 "${run[@]}" driver_facts
 step api 320 "${run[@]}" api
+step chaos 200 "$build/tests/chaos" --real --seconds "${CHAOS:-40}"
 step demo 400 "$build/demo-driver" "$build" --gpu real
 [ -d "$build/demo" ] && cp -r "$build/demo" "$out/" 2>/dev/null
 for bench in "$build"/bench/*; do
