@@ -263,7 +263,7 @@ class Balloon:
         self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)
 
     def _hand_back(self, keep_cached, most, evictions):
-        queue, given = self.queue, []
+        queue, given, before = self.queue, [], evictions
         # Stripes that only the prefix cache keeps, the least recently used first.
         while evictions > 0 and queue.empty_cached_blocks > keep_cached:
             stripe = next(iter(queue.empty_cached))
@@ -274,6 +274,8 @@ class Balloon:
             for block in known:
                 self.pool._maybe_evict_cached_block(block)
             queue.forget([block.block_id for block in known])
+        if evictions < before:
+            self.cache.evicted(before - evictions)
         while most > 0 and queue.empty:
             stripe = next(iter(queue.empty))
             if stripe not in queue.aside and queue.fresh - queue.held[stripe] < self.keep:

@@ -64,13 +64,14 @@ _SIGNATURES = {
     "cache_release": [c_void_p, POINTER(_Range), c_size_t],
     "cache_expect": [c_void_p, c_uint64],
     "cache_in_use": [c_void_p, c_uint64],
+    "cache_evicted": [c_void_p, c_uint64],
     "cache_pressure": [c_void_p],
     "cache_wait_pressure": [c_void_p, c_int64],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
 # Those that never wait; an acquire without a wait is one more.
-_QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_pressure", "cache_stripes",
+_QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_evicted", "cache_pressure", "cache_stripes",
           "resident", "tag_push", "tag_pop"}
 
 
@@ -172,6 +173,9 @@ class Cache:
 
     def in_use(self, blocks):
         return self._library._cache_in_use(self._handle, blocks)
+
+    def evicted(self, blocks):
+        return self._library._cache_evicted(self._handle, blocks)
 
     def pressure(self):
         """Blocks that should be released soon, because others are entitled to their memory."""

@@ -142,6 +142,10 @@ class Group:
             self._ring()
         return client.OK
 
+    def evicted(self, blocks):
+        """Not counted: a worker's cache knows nothing of prefixes."""
+        return client.OK
+
     def pressure(self):
         """Of the rank whose neighbours are entitled to most."""
         return max(self.file.head(rank)[group_file.PRESSURE] for rank in self.ranks)

@@ -147,6 +147,7 @@ class Idle(unittest.TestCase):
                 engine = worlds.Engine(worlds.Library(first_stripe=2, largest_stripe=4))
                 self.burst(engine)
                 cached = [b for b in engine.free_blocks() if b.block_hash is not None]
+                self.assertGreater(engine.cache.told_evicted, 0)
                 self.assertLessEqual(len(cached), most)
                 self.assertGreaterEqual(len(cached), most // 2)
                 # Blocks that nobody knows do not stay beside them, but for those in their stripes.

@@ -103,6 +103,7 @@ class Cache:
         self.live = set(self.pinned)  # blocks
         self.expected = 0
         self.told_in_use = None
+        self.told_evicted = 0
         self.waited_ms = 0
         self.acquires = self.releases = 0
         self.broken = False
@@ -176,6 +177,10 @@ class Cache:
 
     def in_use(self, blocks):
         self.told_in_use = blocks
+        return OK
+
+    def evicted(self, blocks):
+        self.told_evicted += blocks
         return OK
 
     def pressure(self):
