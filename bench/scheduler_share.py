@@ -53,6 +53,7 @@ def child(case, elastic):
     vllm_engine.widen(8, 128)
     import simulated_engine
     import worlds
+    worlds.package.balloon.PAUSE = worlds.PAUSE
     _, caching, requests, prompt, out = CASES[case]
     library = simulated_engine.Library() if elastic else worlds.Library()
     library.off = not elastic

@@ -14,7 +14,10 @@ most cost less, because a stripe's loose blocks move as one list.
 
 import collections
 import itertools
+import operator
 
+NUMBER = operator.attrgetter("block_id")
+FEW = 4  # blocks that are not worth being looked at together
 # Loose blocks freed before the order of stripes, from the fullest, is made anew.
 STALE = 512
 
@@ -27,6 +30,9 @@ class StripedQueue:
     def __init__(self, blocks, stripes, before_evicting):
         self.blocks = blocks
         self.before_evicting = before_evicting
+        # The attribute behind vLLM's property, where there is one.
+        self._hash_of = operator.attrgetter(
+            "_block_hash" if hasattr(blocks[0], "_block_hash") else "block_hash")
         self.stripe_of = []
         for index, (_, count) in enumerate(stripes):
             self.stripe_of.extend([index] * count)
@@ -106,7 +112,8 @@ class StripedQueue:
         self._free(blocks, True)
 
     def prepend_n(self, blocks):
-        self._free(blocks, False)
+        if blocks:
+            self._free(blocks, False)
 
     def get_all_free_blocks(self):
         found = [block for stack in self.loose for block in reversed(stack)]
@@ -149,7 +156,34 @@ class StripedQueue:
             self._freed = 0
 
     def _free(self, blocks, last):
+        """`last`: cached ones are the last to be taken again, not the first."""
+        count = len(blocks)
+        if count < FEW or self.aside:
+            self._free_each(blocks, last)
+            return
+        # Blocks of one request mostly share a stripe, and their fate.
+        numbers = list(map(NUMBER, blocks))
+        stripes = list(map(self.stripe_of.__getitem__, numbers))
+        stripe = stripes[0]
+        unknown = list(map(self._hash_of, blocks)).count(None)
+        if stripes.count(stripe) != count or (unknown != count and (unknown or not last)):
+            self._free_each(blocks, last)
+            return
+        if unknown:
+            self.loose[stripe].extend(blocks)
+            self.fresh += count
+            self._freed += count
+        else:
+            self.cached.update(zip(numbers, blocks))
+            self.known[stripe] += count
+        self.num_free_blocks += count
+        self.live[stripe] -= count
+        if not self.live[stripe]:
+            self._now_empty(stripe)
+
+    def _free_each(self, blocks, last):
         stripe_of, live, loose, cached = self.stripe_of, self.live, self.loose, self.cached
+        hash_of = self._hash_of
         count = fresh = 0
         for block in blocks:
             number = block.block_id
@@ -158,7 +192,7 @@ class StripedQueue:
                 self._set_aside(stripe, block)
                 continue
             count += 1
-            if block.block_hash is None:
+            if hash_of(block) is None:
                 loose[stripe].append(block)
                 fresh += 1
             else:

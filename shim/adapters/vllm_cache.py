@@ -12,7 +12,7 @@ from _kvcached import balloon, client, layout, torch_segments
 PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
 HORIZON = 32  # steps of decoding to prepare for
-AHEAD_STEPS = 4  # steps of prefill to prepare for
+AHEAD_STEPS = 2  # steps of prefill to prepare for
 AHEAD_REQUESTS = 16  # waiting requests looked at beyond those that there is room for
 PREFILL = operator.attrgetter("is_prefill_chunk")
 PINNED = 1  # blocks that are never freed: the null block

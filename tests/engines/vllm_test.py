@@ -171,7 +171,7 @@ class Idle(unittest.TestCase):
     def test_an_engine_that_is_woken_again_hands_back_little_by_little(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "0"
         self.addCleanup(setattr, worlds.package.balloon, "PAUSE", worlds.package.balloon.PAUSE)
-        worlds.package.balloon.PAUSE = 0.25
+        worlds.package.balloon.PAUSE = worlds.PAUSE
         engine = worlds.Engine(worlds.Library(first_stripe=2, largest_stripe=4), queued=True)
         self.addCleanup(engine.cache.destroy)
         for i in range(24):

@@ -49,6 +49,7 @@ else:
             hook(miniature.MODULES[name])
 stand_in_torch()
 adapter = package.vllm
+PAUSE = package.balloon.PAUSE
 package.balloon.PAUSE = 0.0  # steps are short here: as much is handed back as steps allow
 
 
