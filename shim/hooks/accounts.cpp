@@ -93,9 +93,9 @@ Bytes Accounts::peak(DeviceId device) noexcept {
   return peak_[device.ordinal];
 }
 
-Bytes Accounts::first_outside(DeviceId device, Bytes value) noexcept {
+Bytes Accounts::first_outside(DeviceId device, View view, Bytes value) noexcept {
   const std::lock_guard lock(mutex_);
-  return outside_.emplace(device.ordinal, value).first->second;
+  return outside_.emplace(std::pair(device.ordinal, view), value).first->second;
 }
 
 Accounts& accounts() noexcept {

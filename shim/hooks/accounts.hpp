@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <unordered_map>
+#include <utility>
 
 #include "shim/driver/driver.hpp"
 
@@ -16,6 +17,10 @@ struct Taken {
   Bytes size;
   driver::DeviceId device;
 };
+
+// Who tells how much memory a GPU has. NVIDIA's management library counts what the driver reserves
+// for itself; cuMemGetInfo leaves that out.
+enum class View : std::uint8_t { driver, management };
 
 // Thread-safe. What is not listed is ignored: it was taken before the library looked.
 class Accounts {
@@ -37,8 +42,8 @@ class Accounts {
   Bytes held(driver::DeviceId device) noexcept;
   Bytes peak(driver::DeviceId device) noexcept;  // the most that was held
 
-  // The value given first for the device, ever after.
-  Bytes first_outside(driver::DeviceId device, Bytes value) noexcept;
+  // The value given first for the device as seen by one of the two, ever after.
+  Bytes first_outside(driver::DeviceId device, View view, Bytes value) noexcept;
 
  private:
   struct Extent {
@@ -52,9 +57,9 @@ class Accounts {
   std::unordered_map<driver::Address, Taken> plain_;
   std::unordered_map<std::uint64_t, Extent> extents_;
   std::map<driver::Address, std::uint64_t> mappings_;
-  std::map<int, Bytes> held_;  // by ordinal, as the next two
+  std::map<int, Bytes> held_;  // by ordinal, as the next
   std::map<int, Bytes> peak_;
-  std::map<int, Bytes> outside_;
+  std::map<std::pair<int, View>, Bytes> outside_;
 };
 
 // This process's.

@@ -16,14 +16,14 @@ using driver::DeviceId;
 using driver::MemoryInfo;
 using driver::Status;
 
-MemoryInfo seen_by_engine(Process& process, DeviceId device, MemoryInfo real) noexcept {
+MemoryInfo seen_by_engine(Process& process, DeviceId device, View view, MemoryInfo real) noexcept {
   const auto pool = process.pool_view(device);
   if (!pool) {
     return real;
   }
   const Bytes plain = accounts().held(device);
   const Bytes outside = accounts().first_outside(
-      device, held_outside(real, {plain, pool->elastic_held, pool->members_held}));
+      device, view, held_outside(real, {plain, pool->elastic_held, pool->members_held}));
   return own_gpu(real.total, outside, plain + pool->elastic_asked);
 }
 
@@ -61,7 +61,7 @@ std::optional<Bytes> free_to_show(void* device, const void* next, MemoryInfo rea
   if (here == DeviceId{}) {
     return std::nullopt;
   }
-  return seen_by_engine(*process, here, real).free;
+  return seen_by_engine(*process, here, View::management, real).free;
 }
 
 }  // namespace
@@ -77,7 +77,7 @@ CUresult mem_get_info(Next<std::size_t*, std::size_t*> next, std::size_t* free,
     return result;
   }
   driver::context_seen(device, context);
-  *free = seen_by_engine(*process, device, {Bytes(*free), Bytes(*total)}).free.value;
+  *free = seen_by_engine(*process, device, View::driver, {Bytes(*free), Bytes(*total)}).free.value;
   return result;
 }
 

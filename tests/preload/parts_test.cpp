@@ -107,9 +107,11 @@ TEST(Accounts, CreatedMemoryIsHeldWhileAnythingRefersToIt) {
 
 TEST(Accounts, RememberTheFirstOutside) {
   Accounts accounts;
-  EXPECT_EQ(accounts.first_outside(kFirst, mib(10)), mib(10));
-  EXPECT_EQ(accounts.first_outside(kFirst, mib(20)), mib(10));
-  EXPECT_EQ(accounts.first_outside(kSecond, mib(30)), mib(30));
+  EXPECT_EQ(accounts.first_outside(kFirst, hooks::View::driver, mib(10)), mib(10));
+  EXPECT_EQ(accounts.first_outside(kFirst, hooks::View::driver, mib(20)), mib(10));
+  EXPECT_EQ(accounts.first_outside(kFirst, hooks::View::management, mib(20)), mib(20))
+      << "another view";
+  EXPECT_EQ(accounts.first_outside(kSecond, hooks::View::driver, mib(30)), mib(30));
 }
 
 TEST(CaptureGate, IsOpenForAContextUntilItsLastCaptureEnds) {

@@ -57,6 +57,9 @@ int main(int, char** argv) {
   CUdeviceptr small = 0;
   CUdeviceptr large = 0;
   cuMemAlloc_v2(&small, 8 << 20);
+  std::size_t free = 0;
+  std::size_t total = 0;
+  cuMemGetInfo_v2(&free, &total);
   ask(library, "first");
   cuMemAlloc_v2(&large, 64 << 20);
   ask(library, "second");
