@@ -35,6 +35,7 @@ using nlohmann::json;
 
 constexpr double kLongestStop = 3;
 constexpr double kStill = 25;   // without a step, not stopped
+constexpr double kFirst = 60;   // seconds for the first engine to join
 constexpr int kHalfDone = 4;    // looks in a row at which books may be wrong
 constexpr double kEnding = 20;  // for all to end in good order
 
@@ -56,6 +57,7 @@ class Chaos {
 
   void run() {
     players_.fill();
+    wait_for_first();
     const auto start = Clock::now();
     while (seconds(start) < options_.seconds) {
       std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -69,6 +71,16 @@ class Chaos {
   void tell() const { players_.tell(); }
 
  private:
+  // A real GPU takes seconds to make a context.
+  void wait_for_first() {
+    const auto start = Clock::now();
+    for (std::vector<std::string> complaints;
+         ledger::read_pools(players_.pool_folder(), complaints).empty(); complaints.clear()) {
+      if (seconds(start) > kFirst) throw std::runtime_error("nobody joins: " + complaints.front());
+      std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+  }
+
   // What holds at every moment: nobody above its maximum, and what is free covers all minimums.
   // Somebody who dies or is stopped at it may leave a moment's books half done.
   void check_books() {
