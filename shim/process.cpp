@@ -52,7 +52,7 @@ struct Device {
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
   member::Outline outline;  // when the agent last looked; it alone uses it
-  Instant trimmed_at{};  // the agent's
+  Instant trimmed_at{};     // the agent's
 };
 
 struct Process::State final : public member::Housekeeper {

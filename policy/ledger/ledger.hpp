@@ -76,8 +76,8 @@ class Ledger {
   virtual void uncharge(Pages pages) noexcept = 0;
   virtual Pages charged() const noexcept = 0;
 
-  // Counts what has grown since the last call for the tenant, too. Less in use than before is planned
-  // with at once, if somebody waits.
+  // Counts what has grown since the last call for the tenant, too. Less in use than before is
+  // planned with at once, if somebody waits.
   virtual void publish(const Figures& figures) noexcept = 0;
   virtual void trimmed(std::uint32_t order) noexcept = 0;
   virtual void describe_model(const ModelShape& model) noexcept = 0;
