@@ -18,6 +18,7 @@
 #include "shim/member/figures.hpp"
 #include "shim/member/guesses.hpp"
 #include "shim/member/pool_bell.hpp"
+#include "shim/member/room.hpp"
 
 std::atomic<std::uint32_t> kvcached_unclaimed{0};
 
@@ -29,6 +30,7 @@ using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxDevices = 64;
 constexpr Duration kRoomPatience = milliseconds(200);  // for our own warm memory to go
+constexpr Duration kOthersPatience = std::chrono::seconds(30);
 // So long an order to trim stands for engines that look only now and then.
 constexpr Duration kTrimPatience = std::chrono::seconds(5);
 
@@ -417,7 +419,13 @@ bool Process::make_room(driver::DeviceId device, Bytes size) noexcept {
     nap(milliseconds(1));
     if (state_.driver.memory_info(device, now) != driver::Status::ok) return false;
   }
-  return now.free > before.free;
+  if (now.free >= size) return true;
+  // Whoever shares the GPU is a tenant of its pool, whether it has elastic memory yet or not.
+  member::Member* const m = state_.join(device);
+  return (m != nullptr &&
+          member::wait_for_others(*m, state_.driver, device, size,
+                                  steady_clock().now() + kOthersPatience, steady_clock())) ||
+         now.free > before.free;
 }
 
 // ---- For the public interface.
