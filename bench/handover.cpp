@@ -20,6 +20,7 @@
 #include <thread>
 #include <vector>
 
+#include "bench/measure/cache.hpp"
 #include "bench/measure/child.hpp"
 #include "bench/measure/cuda.hpp"
 #include "bench/measure/numbers.hpp"
@@ -43,21 +44,7 @@ class Tenant {
   explicit Tenant(std::size_t extent) {
     // Stripes have 2, 2, 4, … MiB in each segment: all below the extent are as large as one of it.
     const std::size_t per_segment = extent + 2 * kMovedBySegment;
-    std::vector<kvcached_segment> segments;
-    for (std::size_t i = 0; i < kSegments; ++i) {
-      CUdeviceptr at = 0;
-      MUST(kvcached_tag_push("kv"));
-      MUST(cuMemAlloc(&at, per_segment));
-      MUST(kvcached_tag_pop());
-      segments.push_back({at, kBlock, kBlock});
-    }
-    kvcached_geometry geometry{};
-    geometry.struct_size = sizeof geometry;
-    geometry.segments = segments.data();
-    geometry.segment_count = segments.size();
-    geometry.blocks = per_segment / kBlock;
-    geometry.stripe_bytes = extent;
-    MUST(kvcached_cache_create(&geometry, &cache_));
+    cache_ = make_cache(kSegments, per_segment, kBlock, extent);
     if (acquire(extent / kBlock, 10'000) != extent / kBlock)
       throw std::runtime_error("the pool did not give what each tenant keeps");
     held_.clear();

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/measure/cache.hpp"
 #include "bench/measure/child.hpp"
 #include "bench/measure/cuda.hpp"
 #include "bench/measure/numbers.hpp"
@@ -50,21 +51,7 @@ F* driver_call(const char* name) {
 void have_a_cache() {
   constexpr std::uint64_t kBlock = 64 << 10;
   constexpr std::size_t kBytes = 64 * kMiB;
-  std::vector<kvcached_segment> segments;
-  for (int i = 0; i < 2; ++i) {
-    CUdeviceptr at = 0;
-    MUST(kvcached_tag_push("kv"));
-    MUST(cuMemAlloc(&at, kBytes));
-    MUST(kvcached_tag_pop());
-    segments.push_back({at, kBlock, kBlock});
-  }
-  kvcached_geometry geometry{};
-  geometry.struct_size = sizeof geometry;
-  geometry.segments = segments.data();
-  geometry.segment_count = segments.size();
-  geometry.blocks = kBytes / kBlock;
-  kvcached_cache* cache = nullptr;
-  MUST(kvcached_cache_create(&geometry, &cache));
+  kvcached_cache* const cache = make_cache(2, kBytes, kBlock);
   std::vector<kvcached_range> ranges(64);
   std::size_t n = ranges.size();
   MUST(kvcached_cache_acquire(cache, 64, 0, 5'000, ranges.data(), &n));

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/measure/cache.hpp"
 #include "bench/measure/child.hpp"
 #include "bench/measure/cuda.hpp"
 #include "bench/measure/numbers.hpp"
@@ -37,23 +38,7 @@ constexpr double kPauseUs = 300;
 
 class Cache {
  public:
-  Cache() {
-    std::vector<kvcached_segment> segments;
-    for (std::size_t i = 0; i < kSegments; ++i) {
-      CUdeviceptr at = 0;
-      MUST(kvcached_tag_push("kv"));
-      MUST(cuMemAlloc(&at, kPerSegment));
-      MUST(kvcached_tag_pop());
-      segments.push_back({at, kBlock, kBlock});
-    }
-    kvcached_geometry geometry{};
-    geometry.struct_size = sizeof geometry;
-    geometry.segments = segments.data();
-    geometry.segment_count = segments.size();
-    geometry.blocks = kBlocks;
-    geometry.stripe_bytes = kExtent;
-    MUST(kvcached_cache_create(&geometry, &cache_));
-  }
+  Cache() : cache_(make_cache(kSegments, kPerSegment, kBlock, kExtent)) {}
   // The caller's part of it, in microseconds.
   double acquire(std::uint64_t blocks) {
     kvcached_range ranges[64];

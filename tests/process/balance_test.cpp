@@ -13,27 +13,16 @@ namespace {
 
 using std::chrono::milliseconds;
 
-class Balance : public ::testing::Test {
+class Balance : public TenantPool {
  protected:
-  // A pool of 6,400 blocks of 128 KiB.
   static constexpr std::uint64_t kAll = 6'400;
 
-  EngineProcess::Environment environment(const std::string& key = {},
-                                         const std::string& value = {}) const {
-    EngineProcess::Environment e = {{"SIM_GPU_DIR", gpu_.path()},
-                                    {"SIM_GPU_MEMORY", "1GiB"},
-                                    {"KVCACHED_DIR", pool_.path()},
-                                    {"KVCACHED_POOL", "800MiB"}};
-    if (!key.empty()) e[key] = value;
-    return e;
-  }
   // Has taken everything once, uses nothing, and would keep it.
   static void hoard(const Tenant& tenant) {
     EXPECT_GE(tenant.number("acquire 6200 20000"), 6'200U);
     EXPECT_EQ(tenant.ask("expect 6200"), "expecting");
     EXPECT_EQ(tenant.ask("release"), "released");
   }
-  Folder gpu_, pool_;
 };
 
 TEST_F(Balance, IdleMemoryChangesHands) {

@@ -22,18 +22,8 @@ struct Answer {
   std::string text;  // both outputs
 };
 
-class Control : public ::testing::Test {
+class Control : public TenantPool {
  protected:
-  // A pool of 6,400 blocks of 128 KiB.
-  EngineProcess::Environment environment(const std::string& key = {},
-                                         const std::string& value = {}) const {
-    EngineProcess::Environment e = {{"SIM_GPU_DIR", gpu_.path()},
-                                    {"SIM_GPU_MEMORY", "1GiB"},
-                                    {"KVCACHED_DIR", pool_.path()},
-                                    {"KVCACHED_POOL", "800MiB"}};
-    if (!key.empty()) e[key] = value;
-    return e;
-  }
   // Has taken blocks once, uses none, and would keep them.
   static void hoard(const Tenant& tenant, std::uint64_t blocks = 6'000) {
     const std::string count = std::to_string(blocks);
@@ -84,8 +74,6 @@ class Control : public ::testing::Test {
     }
     return bytes_of(sum).value >> 20;
   }
-
-  Folder gpu_, pool_;
 };
 
 TEST_F(Control, AMaximumHoldsAtOnceForASleeper) {

@@ -20,18 +20,8 @@ namespace {
 using std::chrono::milliseconds;
 using std::chrono::seconds;
 
-class Statistics : public ::testing::Test {
+class Statistics : public TenantPool {
  protected:
-  // A pool of 6,400 blocks of 128 KiB.
-  EngineProcess::Environment environment(const std::string& key = {},
-                                         const std::string& value = {}) const {
-    EngineProcess::Environment e = {{"SIM_GPU_DIR", gpu_.path()},
-                                    {"SIM_GPU_MEMORY", "1GiB"},
-                                    {"KVCACHED_DIR", pool_.path()},
-                                    {"KVCACHED_POOL", "800MiB"}};
-    if (!key.empty()) e[key] = value;
-    return e;
-  }
   ledger::TenantState of(const std::string& tenant) const {
     const auto pool = pool_in(pool_.path());
     if (!pool) return {};
@@ -45,8 +35,6 @@ class Statistics : public ::testing::Test {
     auto pools = ledger::read_histories(pool_.path(), steady_clock().now(), complaints);
     return pools.empty() ? std::vector<ledger::Moment>{} : std::move(pools[0].moments);
   }
-
-  Folder gpu_, pool_;
 };
 
 TEST_F(Statistics, WhatTenantsMetOutlivesTheProcessThatMetIt) {

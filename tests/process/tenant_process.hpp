@@ -94,4 +94,19 @@ class Tenant {
   FILE* from_ = nullptr;
 };
 
+// Tenants of one pool of 6,400 blocks of 128 KiB on a GPU of 1 GiB.
+class TenantPool : public ::testing::Test {
+ protected:
+  EngineProcess::Environment environment(const std::string& key = {},
+                                         const std::string& value = {}) const {
+    EngineProcess::Environment e = {{"SIM_GPU_DIR", gpu_.path()},
+                                    {"SIM_GPU_MEMORY", "1GiB"},
+                                    {"KVCACHED_DIR", pool_.path()},
+                                    {"KVCACHED_POOL", "800MiB"}};
+    if (!key.empty()) e[key] = value;
+    return e;
+  }
+  Folder gpu_, pool_;
+};
+
 }  // namespace kvcached::test
