@@ -1,4 +1,5 @@
 // Pools as JSON. Fields are added, never renamed.
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <nlohmann/json.hpp>
@@ -22,7 +23,7 @@ using nlohmann::ordered_json;
 
 std::uint64_t amount(Pages pages) { return bytes_of(pages).value; }
 
-ordered_json describe(const ModelShape& model) {
+ordered_json describe(const ModelShape& model, std::uint64_t covered) {
   if (model.name.empty()) return nullptr;
   return {{"name", model.name},
           {"layers", model.layers},
@@ -30,6 +31,7 @@ ordered_json describe(const ModelShape& model) {
           {"head_dim", model.head_dim},
           {"bytes_per_element", model.bytes_per_element},
           {"max_seq_len", model.max_seq_len},
+          {"covered_tokens", std::min<std::uint64_t>(covered, model.max_seq_len)},
           {"block_tokens", model.block_tokens},
           {"bytes_per_token", model.bytes_per_token}};
 }
@@ -83,12 +85,12 @@ ordered_json describe(const TenantState& tenant, Pages pool) {
             {"in_vain", tenant.counters.stripes_kept.in_vain}}}};
 }
 
-ordered_json describe(const MemberState& member) {
+ordered_json describe(const Snapshot& pool, const MemberState& member) {
   return {{"pid", member.pid},
           {"alive", member.alive},
           {"tenant", member.tenant},
           {"command", member.command},
-          {"model", describe(member.model)},
+          {"model", describe(member.model, ledger::covered_tokens(pool, member))},
           {"charged_bytes", amount(member.charged)},
           {"used_bytes", amount(member.figures.used)},
           {"fragmented_bytes", amount(member.figures.fragmented)},
@@ -110,7 +112,7 @@ ordered_json describe(const Snapshot& pool) {
   ordered_json tenants = ordered_json::array();
   for (const TenantState& tenant : pool.tenants) tenants.push_back(describe(tenant, pool.pool));
   ordered_json processes = ordered_json::array();
-  for (const MemberState& member : pool.members) processes.push_back(describe(member));
+  for (const MemberState& member : pool.members) processes.push_back(describe(pool, member));
   return {{"gpu", ledger::to_string(pool.gpu)},
           {"pool_bytes", amount(pool.pool)},
           {"charged_bytes", amount(pool.charged)},

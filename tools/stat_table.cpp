@@ -21,11 +21,16 @@ using ledger::TenantState;
 
 using Rows = std::vector<std::vector<std::string>>;
 
-std::string show_model(const ModelShape& model) {
+std::string show_model(const ModelShape& model, std::uint64_t covered) {
   if (model.name.empty()) return "-";
-  return fmt::format("{} ({} layers, {} x {} x {} B, {}/token)", clean(model.name), model.layers,
+  // A tenant may have too little for the model's longest request.
+  const std::string short_of =
+      covered < model.max_seq_len
+          ? fmt::format(", requests up to {} of {} tokens", covered, model.max_seq_len)
+          : "";
+  return fmt::format("{} ({} layers, {} x {} x {} B, {}/token{})", clean(model.name), model.layers,
                      model.kv_heads, model.head_dim, model.bytes_per_element,
-                     show_size(Bytes(model.bytes_per_token)));
+                     show_size(Bytes(model.bytes_per_token)), short_of);
 }
 
 std::string show_adapter(const MemberState& member) {
@@ -101,7 +106,7 @@ std::string show_members(const Snapshot& pool) {
                     show_size(figures.used), show_size(figures.fragmented), show_size(figures.warm),
                     show_size(figures.want), std::to_string(figures.short_grants),
                     show_size(figures.plain), show_size(figures.plain_peak), show_adapter(member),
-                    show_model(member.model)});
+                    show_model(member.model, ledger::covered_tokens(pool, member))});
   }
   return "\n" + show_table(rows);
 }

@@ -91,4 +91,12 @@ std::optional<Bytes> Snapshot::unexplained() const {
   return bytes_of(*gpu_total - *gpu_free).minus_clamped(bytes_of(charged + limbo) + plain());
 }
 
+std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept {
+  if (member.model.bytes_per_token == 0) return 0;
+  Pages most = pool.pool;
+  for (const TenantState& tenant : pool.tenants)
+    if (tenant.name == member.tenant) most = std::min(most, tenant.limits.max);
+  return bytes_of(most).value / member.model.bytes_per_token;
+}
+
 }  // namespace kvcached::ledger

@@ -128,6 +128,9 @@ struct Snapshot {
   std::optional<Bytes> unexplained() const;
 };
 
+// Tokens of the longest request that a member's tenant can ever hold, by its maximum and the pool.
+std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept;
+
 // The pool as it was within one second.
 struct Moment {
   struct Tenant {

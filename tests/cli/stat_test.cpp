@@ -164,6 +164,14 @@ TEST_F(Stat, TheTableShowsTheSame) {
                   "+3 +600 MiB +700 MiB +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
 }
 
+TEST_F(Stat, ALimitBelowOneRequestIsShown) {
+  const auto member = chat();
+  member->describe_model({"llama", 32, 8, 128, 2, 16384, 16, 131072});
+  EXPECT_THAT(stat().out, HasSubstr("128 KiB/token, requests up to 8192 of 16384 tokens)"));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(pool.at("processes").at(0).at("model").at("covered_tokens"), 8192);
+}
+
 TEST_F(Stat, TheWholeGpuIsExplained) {
   const auto member = chat();
   const auto unknown = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);

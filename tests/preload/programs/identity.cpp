@@ -111,5 +111,6 @@ int main() {
   }
   say("free on a stream", cuMemFreeAsync(a, nullptr));
   say("free on the thread's", cuMemFreeAsync_ptsz(b, nullptr));
+  cuDevicePrimaryCtxRelease(0);  // ends the thread that the simulated driver made for that stream
   return 0;
 }
