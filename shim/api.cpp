@@ -102,6 +102,21 @@ cache::Result work_done(Process& process, const cache::Buffer& buffer) noexcept 
                  [&] { return cache::result_of(buffer.driver().synchronize(buffer.context())); });
 }
 
+// Calls f(process, cache) for the cache that a handle stands for; OFF or INVALID where there is
+// none.
+template <class F>
+int with_cache(const kvcached_cache* handle, F f) noexcept {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  const auto cache = process->recall(handle);
+  if (!cache) return KVCACHED_INVALID;
+  try {
+    return f(*process, *cache);
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+}
+
 }  // namespace
 
 extern "C" {
@@ -311,57 +326,39 @@ int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned fla
 int kvcached_cache_acquire_ranges(kvcached_cache* handle, const kvcached_range* ranges,
                                   size_t range_count, int64_t wait_ms) {
   if (ranges == nullptr && range_count != 0) return KVCACHED_INVALID;
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  try {
-    const std::vector<cache::BlockRange> named = to_ranges({ranges, range_count});
-    return code(cache->acquire_ranges(named, process->clock().now() + duration(wait_ms)));
-  } catch (...) {
-    return KVCACHED_FAILED;
-  }
+  return with_cache(handle, [&](Process& process, cache::Cache& cache) {
+    return code(cache.acquire_ranges(to_ranges({ranges, range_count}),
+                                     process.clock().now() + duration(wait_ms)));
+  });
 }
 
 int kvcached_cache_release(kvcached_cache* handle, const kvcached_range* ranges,
                            size_t range_count) {
   if (ranges == nullptr && range_count != 0) return KVCACHED_INVALID;
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  try {
-    return code(cache->release(to_ranges({ranges, range_count})));
-  } catch (...) {
-    return KVCACHED_FAILED;
-  }
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    return code(cache.release(to_ranges({ranges, range_count})));
+  });
 }
 
 int kvcached_cache_expect(kvcached_cache* handle, uint64_t blocks) {
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  cache->expect(blocks);
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    cache.expect(blocks);
+    return KVCACHED_OK;
+  });
 }
 
 int kvcached_cache_in_use(kvcached_cache* handle, uint64_t blocks) {
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  cache->in_use(blocks);
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    cache.in_use(blocks);
+    return KVCACHED_OK;
+  });
 }
 
 int kvcached_cache_evicted(kvcached_cache* handle, uint64_t blocks) {
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  cache->evicted(blocks);
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    cache.evicted(blocks);
+    return KVCACHED_OK;
+  });
 }
 
 uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
@@ -373,23 +370,19 @@ uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
 
 int kvcached_cache_on_reclaim(kvcached_cache* handle, kvcached_reclaim_function function,
                               void* user) {
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  if (function == nullptr)
-    cache->on_reclaim(nullptr);
-  else
-    cache->on_reclaim([=](std::uint64_t blocks) { function(handle, blocks, user); });
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    if (function == nullptr)
+      cache.on_reclaim(nullptr);
+    else
+      cache.on_reclaim([=](std::uint64_t blocks) { function(handle, blocks, user); });
+    return KVCACHED_OK;
+  });
 }
 
 int kvcached_cache_wait_pressure(kvcached_cache* handle, int64_t wait_ms) {
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  return code(cache->wait_pressure(process->clock().now() + duration(wait_ms)));
+  return with_cache(handle, [&](Process& process, cache::Cache& cache) {
+    return code(cache.wait_pressure(process.clock().now() + duration(wait_ms)));
+  });
 }
 
 uint64_t kvcached_cache_available(kvcached_cache* handle) {
@@ -401,34 +394,30 @@ uint64_t kvcached_cache_available(kvcached_cache* handle) {
 
 int kvcached_cache_describe(kvcached_cache* handle, kvcached_cache_info* info) {
   if (info == nullptr || info->struct_size < sizeof(kvcached_cache_info)) return KVCACHED_INVALID;
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  const cache::CacheStats stats = cache->stats();
-  info->blocks = stats.blocks;
-  info->live = stats.live;
-  info->ready = stats.ready;
-  info->stripes = stats.stripes;
-  info->backed_bytes = bytes_of(stats.held).value;
-  info->warm_bytes = bytes_of(stats.warm).value;
-  info->short_grants = stats.short_grants;
-  info->lost_blocks = stats.lost_blocks;
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    const cache::CacheStats stats = cache.stats();
+    info->blocks = stats.blocks;
+    info->live = stats.live;
+    info->ready = stats.ready;
+    info->stripes = stats.stripes;
+    info->backed_bytes = bytes_of(stats.held).value;
+    info->warm_bytes = bytes_of(stats.warm).value;
+    info->short_grants = stats.short_grants;
+    info->lost_blocks = stats.lost_blocks;
+    return KVCACHED_OK;
+  });
 }
 
 int kvcached_cache_stripes(kvcached_cache* handle, kvcached_range* ranges, size_t* count) {
   if (count == nullptr) return KVCACHED_INVALID;
-  Process* const process = Process::get();
-  if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
-  if (!cache) return KVCACHED_INVALID;
-  const auto stripes = cache->stripes();
-  if (ranges != nullptr)
-    for (std::size_t i = 0; i < std::min(*count, stripes.size()); ++i)
-      ranges[i] = {stripes[i].first, stripes[i].count};
-  *count = stripes.size();
-  return KVCACHED_OK;
+  return with_cache(handle, [&](Process&, cache::Cache& cache) {
+    const auto stripes = cache.stripes();
+    if (ranges != nullptr)
+      for (std::size_t i = 0; i < std::min(*count, stripes.size()); ++i)
+        ranges[i] = {stripes[i].first, stripes[i].count};
+    *count = stripes.size();
+    return KVCACHED_OK;
+  });
 }
 
 int kvcached_adapter_report(const char* adapter, const char* state) {

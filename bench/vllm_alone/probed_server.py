@@ -21,7 +21,7 @@ ENTRIES = {
     ("striped_queue", "StripedQueue"): ("popleft", "popleft_n", "remove", "append", "append_n",
                                         "prepend_n"),
 }
-LIBRARY = ("acquire", "release", "expect", "in_use", "pressure")
+CALLS = ("acquire", "release", "expect", "in_use", "evicted", "pressure")
 
 
 class Probe:
@@ -33,7 +33,7 @@ class Probe:
         self.forget()
 
     def new_step(self):
-        self.ours = self.library = self.calls = 0
+        self.ours = self.in_library = self.calls = 0
 
     def forget(self):
         self.steps = []  # [time, ns in our code, of these in the library, its calls, thread's ns]
@@ -46,9 +46,9 @@ class Probe:
             for name in names:
                 wrapper = self.entry(name, getattr(place, name))
                 setattr(place, name, self.last(wrapper) if name == "settle" else wrapper)
-        for name in LIBRARY:
+        for name in CALLS:
             setattr(package.client.Cache, name,
-                    self.library_call(name, getattr(package.client.Cache, name)))
+                    self.called(name, getattr(package.client.Cache, name)))
 
     def entry(self, name, original):
         def wrapper(*args, **kwargs):
@@ -64,7 +64,7 @@ class Probe:
                 self.count(name, spent)
         return wrapper
 
-    def library_call(self, name, original):
+    def called(self, name, original):
         def wrapper(*args, **kwargs):
             if threading.get_ident() != self.thread:
                 return original(*args, **kwargs)
@@ -73,7 +73,7 @@ class Probe:
                 return original(*args, **kwargs)
             finally:
                 spent = time.perf_counter_ns() - begun
-                self.library += spent
+                self.in_library += spent
                 self.calls += 1
                 self.count("library: " + name, spent)
         return wrapper
@@ -88,7 +88,7 @@ class Probe:
         """The adapter's last call of a step."""
         def wrapper(balloon, idle):
             settle(balloon, idle)
-            self.steps.append([time.time(), self.ours, self.library, self.calls,
+            self.steps.append([time.time(), self.ours, self.in_library, self.calls,
                                time.thread_time_ns()])
             self.new_step()
             if idle:

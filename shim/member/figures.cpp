@@ -5,6 +5,7 @@
 
 #include "shim/cache/cache.hpp"
 #include "shim/cache/ranges.hpp"
+#include "shim/member/caches.hpp"
 
 namespace kvcached::member {
 
@@ -63,17 +64,11 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
 
 Outline outline_of(const cache::Registry& registry, driver::DeviceId device) noexcept {
   Outline sum;
-  try {
-    for (const auto& worker : registry.workers()) {
-      const auto* const cache = dynamic_cast<const cache::Cache*>(worker.get());
-      if (cache == nullptr || cache->device() != device) continue;
-      ++sum.caches;
-      sum.in_use += cache->in_use_pages();
-      sum.waiting = sum.waiting || cache->waits_for_pool();
-    }
-  } catch (...) {
-    // As above.
-  }
+  for_caches(registry, device, [&](const cache::Cache& cache) {
+    ++sum.caches;
+    sum.in_use += cache.in_use_pages();
+    sum.waiting = sum.waiting || cache.waits_for_pool();
+  });
   return sum;
 }
 

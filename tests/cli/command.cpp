@@ -1,6 +1,8 @@
 #include "tests/cli/command.hpp"
 
 #include <fcntl.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -78,6 +80,14 @@ Folder::Folder() {
 Folder::~Folder() {
   std::error_code ignored;
   std::filesystem::remove_all(path_, ignored);
+}
+
+void expect_line(const Outcome& outcome, int status, const std::string& part) {
+  EXPECT_EQ(outcome.status, status) << outcome.err;
+  EXPECT_THAT(outcome.out, testing::IsEmpty());
+  EXPECT_THAT(outcome.err, testing::StartsWith("kvcached: "));
+  EXPECT_THAT(outcome.err, testing::HasSubstr(part));
+  EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
 }
 
 std::string read_file(const std::string& path) {

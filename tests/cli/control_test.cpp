@@ -17,8 +17,6 @@ namespace kvcached::test {
 namespace {
 
 using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::StartsWith;
 
 constexpr ledger::GpuUuid kGpu{1, 2, 3};
 constexpr ledger::GpuUuid kOther{0xab, 2, 3};
@@ -39,13 +37,6 @@ class ControlVerbs : public testing::Test {
   Outcome run(std::vector<std::string> words) const {
     words.insert(words.end(), {"--dir", pools(), "--wait", "0"});
     return kvcached(words);
-  }
-  static void expect_line(const Outcome& outcome, int status, const std::string& part) {
-    EXPECT_EQ(outcome.status, status) << outcome.err;
-    EXPECT_THAT(outcome.out, IsEmpty());
-    EXPECT_THAT(outcome.err, StartsWith("kvcached: "));
-    EXPECT_THAT(outcome.err, HasSubstr(part));
-    EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
   }
 
   Folder folder_;

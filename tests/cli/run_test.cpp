@@ -14,8 +14,6 @@ namespace {
 
 using testing::EndsWith;
 using testing::HasSubstr;
-using testing::IsEmpty;
-using testing::StartsWith;
 
 // The library's path as the command finds it.
 std::string library() {
@@ -35,11 +33,7 @@ std::string variable_under(const std::vector<std::string>& flags, const std::str
 }
 
 void expect_refusal(const Outcome& outcome, const std::string& part) {
-  EXPECT_EQ(outcome.status, 2);
-  EXPECT_THAT(outcome.out, IsEmpty());
-  EXPECT_THAT(outcome.err, StartsWith("kvcached: "));
-  EXPECT_THAT(outcome.err, HasSubstr(part));
-  EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << "more than one line";
+  expect_line(outcome, 2, part);
 }
 
 TEST(RunUninstrumented, PreloadsTheLibraryBesideTheCommand) {

@@ -18,7 +18,6 @@ namespace kvcached::test {
 namespace {
 
 using testing::HasSubstr;
-using testing::IsEmpty;
 using testing::StartsWith;
 
 constexpr ledger::GpuUuid kGpu{1, 2, 3};
@@ -77,12 +76,8 @@ class Stat : public testing::Test {
     return kvcached(more);
   }
 
-  void expect_refusal(const Outcome& outcome, const std::string& part) const {
-    EXPECT_EQ(outcome.status, 2);
-    EXPECT_THAT(outcome.out, IsEmpty());
-    EXPECT_THAT(outcome.err, StartsWith("kvcached: "));
-    EXPECT_THAT(outcome.err, HasSubstr(part));
-    EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
+  static void expect_refusal(const Outcome& outcome, const std::string& part) {
+    expect_line(outcome, 2, part);
   }
 
   Folder folder_;

@@ -21,7 +21,7 @@ class ProbeTest(unittest.TestCase):
             place = getattr(place, owner) if owner else place
             for name in names:
                 self.addCleanup(setattr, place, name, getattr(place, name))
-        for name in probed_server.LIBRARY:
+        for name in probed_server.CALLS:
             self.addCleanup(setattr, library_double.Cache, name,
                             getattr(library_double.Cache, name))
         with mock.patch.object(worlds.package.client, "Cache", library_double.Cache):

@@ -58,18 +58,21 @@ class Simulated(unittest.TestCase):
             [sys.executable, "-B", str(HERE / "simulated_pair.py"), role, *arguments],
             env=environment(folder, **settings), stdout=subprocess.PIPE, text=True)
 
-    def test_a_full_engine_makes_way_for_a_newcomer(self):
+    def beside_a_guest(self, role, **settings):
+        """What an engine that has filled the pool, and a newcomer beside it, say of themselves."""
         with tempfile.TemporaryDirectory() as folder:
             stop = os.path.join(folder, "stop")
-            greedy = self.pair(folder, "greedy", stop, KVCACHED_NAME="greedy",
-                               KVCACHED_POOL="140MiB")
-            self.assertEqual(greedy.stdout.readline(), "full\n")
+            host = self.pair(folder, role, stop, KVCACHED_NAME=role, KVCACHED_POOL="140MiB",
+                             **settings)
+            self.assertEqual(host.stdout.readline(), "full\n")
             guest = self.pair(folder, "guest", KVCACHED_NAME="guest")
-            out, _ = guest.communicate(timeout=120)
-            guest = json.loads(out)
+            of_guest, _ = guest.communicate(timeout=120)
             pathlib.Path(stop).touch()
-            out, _ = greedy.communicate(timeout=120)
-            greedy = json.loads(out)
+            of_host, _ = host.communicate(timeout=120)
+        return json.loads(of_host), json.loads(of_guest)
+
+    def test_a_full_engine_makes_way_for_a_newcomer(self):
+        greedy, guest = self.beside_a_guest("greedy")
         self.assertEqual(guest["finished"], 40)
         self.assertEqual(greedy["wrong"], 0)
         self.assertGreater(greedy["peak"], 110 * MIB)
@@ -78,17 +81,7 @@ class Simulated(unittest.TestCase):
         self.assertLessEqual(greedy["least"], greedy["peak"] - 6 * MIB)
 
     def test_a_resting_engine_drops_cached_prefixes_for_a_newcomer(self):
-        with tempfile.TemporaryDirectory() as folder:
-            stop = os.path.join(folder, "stop")
-            resting = self.pair(folder, "resting", stop, KVCACHED_NAME="resting",
-                                KVCACHED_POOL="140MiB", KVCACHED_PREFIX_CACHE="100%")
-            self.assertEqual(resting.stdout.readline(), "full\n")
-            guest = self.pair(folder, "guest", KVCACHED_NAME="guest")
-            out, _ = guest.communicate(timeout=120)
-            guest = json.loads(out)
-            pathlib.Path(stop).touch()
-            out, _ = resting.communicate(timeout=120)
-            resting = json.loads(out)
+        resting, guest = self.beside_a_guest("resting", KVCACHED_PREFIX_CACHE="100%")
         self.assertEqual(guest["finished"], 40)
         self.assertGreater(resting["kept"], 100 * MIB)
         self.assertGreater(resting["wakes"], 0)

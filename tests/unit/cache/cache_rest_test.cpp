@@ -9,25 +9,10 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::seconds;
-using test::Rig;
 using test::Shape;
 using test::tensors;
 
-constexpr Bytes kBlock{64 << 10};  // 32 blocks a page
-
-class CacheRest : public testing::Test {
- protected:
-  void start(Shape shape, Pages capacity = Pages(4096), Pages pool = Pages(4000)) {
-    rig_.emplace(std::move(shape), capacity, pool);
-    ASSERT_EQ(rig_->make(), Result::ok);
-  }
-  void SetUp() override { start(tensors(2, 4'000, kBlock)); }
-  Rig& rig() { return *rig_; }
-  Cache& cache() { return *rig_->cache; }
-
- private:
-  std::optional<Rig> rig_;
-};
+class CacheRest : public test::RigTest {};
 
 TEST_F(CacheRest, TheScoreOfWarmStripes) {
   rig().acquire(10);  // finds nothing: the stripe comes because it is asked for

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "shim/cache/cache.hpp"
@@ -149,6 +151,23 @@ class Rig : public World {
  private:
   Shape shape_;
   std::uint64_t last_mark_ = 0;
+};
+
+// Two tensors of 4,000 blocks in a pool that has room for all, unless a test starts with another.
+class RigTest : public testing::Test {
+ protected:
+  static constexpr Bytes kBlock{64 << 10};  // 32 blocks a page
+
+  void start(Shape shape, Pages capacity = Pages(4096), Pages pool = Pages(4000)) {
+    rig_.emplace(std::move(shape), capacity, pool);
+    ASSERT_EQ(rig_->make(), cache::Result::ok);
+  }
+  void SetUp() override { start(tensors(2, 4'000, kBlock)); }
+  Rig& rig() { return *rig_; }
+  cache::Cache& cache() { return *rig_->cache; }
+
+ private:
+  std::optional<Rig> rig_;
 };
 
 }  // namespace kvcached::test

@@ -11,26 +11,11 @@ using std::chrono::milliseconds;
 using std::chrono::seconds;
 using test::Call;
 using test::kMiB;
-using test::Rig;
 using test::Shape;
 using test::Status;
 using test::tensors;
 
-constexpr Bytes kBlock{64 << 10};  // 32 blocks a page
-
-class CacheWork : public testing::Test {
- protected:
-  void start(Shape shape, Pages capacity = Pages(4096), Pages pool = Pages(4000)) {
-    rig_.emplace(std::move(shape), capacity, pool);
-    ASSERT_EQ(rig_->make(), Result::ok);
-  }
-  void SetUp() override { start(tensors(2, 4'000, kBlock)); }
-  Rig& rig() { return *rig_; }
-  Cache& cache() { return *rig_->cache; }
-
- private:
-  std::optional<Rig> rig_;
-};
+class CacheWork : public test::RigTest {};
 
 TEST_F(CacheWork, TellsWhenPressureRises) {
   std::vector<std::uint64_t> told;

@@ -1,0 +1,23 @@
+// The caches of one device among the workers of a process.
+#pragma once
+
+#include "shim/cache/cache.hpp"
+#include "shim/cache/registry.hpp"
+#include "shim/driver/driver.hpp"
+
+namespace kvcached::member {
+
+// Calls f(cache) for each. Without memory for the list of workers it stops early: the agent, whose
+// means this is, comes by again.
+template <class F>
+void for_caches(const cache::Registry& registry, driver::DeviceId device, F f) noexcept {
+  try {
+    for (const auto& worker : registry.workers()) {
+      auto* const cache = dynamic_cast<cache::Cache*>(worker.get());
+      if (cache != nullptr && cache->device() == device) f(*cache);
+    }
+  } catch (...) {
+  }
+}
+
+}  // namespace kvcached::member
