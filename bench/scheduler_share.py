@@ -20,12 +20,15 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCKS = 20000
-# Name, prefix cache, requests, tokens of a prompt, tokens generated.
+# Name, prefix cache, requests, tokens of a prompt, tokens generated, requests that come in a step
+# (0: all at once).
 CASES = (
-    ("192 requests, 512 + 128, prefix cache", True, 192, 512, 128),
-    ("192 requests, 512 + 128", False, 192, 512, 128),
-    ("1 request, 512 + 512, prefix cache", True, 1, 512, 512),
-    ("2000 requests in line, 256 + 16, prefix cache", True, 2000, 256, 16),
+    ("192 requests, 512 + 128, prefix cache", True, 192, 512, 128, 0),
+    ("192 requests, 512 + 128", False, 192, 512, 128, 0),
+    ("1 request, 512 + 512, prefix cache", True, 1, 512, 512, 0),
+    ("2000 requests in line, 256 + 16, prefix cache", True, 2000, 256, 16, 0),
+    ("3 requests in 2 steps, 512 + 128, prefix cache", True, 800, 512, 128, 1.5),
+    ("3 requests in 2 steps, 512 + 128", False, 800, 512, 128, 1.5),
 )
 QUEUE = ("popleft_n", "popleft", "remove", "append", "append_n", "prepend_n")
 GPU_PAUSE = 0.003  # between two steps, as a GPU would take: the agent's thread works meanwhile
@@ -54,7 +57,7 @@ def child(case, elastic):
     import simulated_engine
     import worlds
     worlds.package.balloon.PAUSE = worlds.PAUSE
-    _, caching, requests, prompt, out = CASES[case]
+    _, caching, requests, prompt, out, a_step = CASES[case]
     library = simulated_engine.Library() if elastic else worlds.Library()
     library.off = not elastic
     engine = worlds.Engine(library, blocks=BLOCKS, caching=caching, async_scheduling=True,
@@ -67,10 +70,12 @@ def child(case, elastic):
         assert engine.balloon is not None, library.states
         timed(engine.balloon, ("ahead", "settle"), spent)
         timed(engine.balloon.needs, ("look", "same"), spent)
-    for i in range(requests):
-        engine.add("r%d" % i, range(i * 7919, i * 7919 + prompt), out)
-    ours, whole = [], []
-    while engine.busy():
+    ours, whole, added = [], [], 0
+    while added < requests or engine.busy():
+        due = min(requests, 1 + int(len(ours) * a_step) if a_step else requests)
+        for i in range(added, due):
+            engine.add("r%d" % i, range(i * 7919, i * 7919 + prompt), out)
+        added = due
         before, begin = spent[0], time.perf_counter_ns()
         engine.step()
         whole.append((time.perf_counter_ns() - begin) / 1e3)

@@ -368,6 +368,13 @@ uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
   return cache ? cache->pressure() : 0;
 }
 
+const uint64_t* kvcached_cache_pressure_word(kvcached_cache* handle) {
+  Process* const process = Process::get();
+  if (process == nullptr) return nullptr;
+  const auto cache = process->recall(handle);
+  return cache ? cache->pressure_word() : nullptr;
+}
+
 int kvcached_cache_on_reclaim(kvcached_cache* handle, kvcached_reclaim_function function,
                               void* user) {
   return with_cache(handle, [&](Process&, cache::Cache& cache) {

@@ -7,6 +7,7 @@ from .server import Failed
 
 SIDES = {"serve": sides.Http, "offline": sides.Offline, "invariant": sides.Http,
          "profile": sides.Probed}
+RAMP = 0.25  # of a load that is probed: until it is steady
 SETTLE = 0.1  # seconds between the turns, for what the last one leaves to do
 
 
@@ -92,5 +93,6 @@ def record(side, begun, watch=None):
         "phases": [[name, since(first), since(last)] for name, first, last in side.phases],
         "stats": [[moment, since(at), shown] for moment, at, shown in side.stats]}
     if isinstance(side, sides.Probed):
-        found["probe"] = probe.read(side.probed, begun)
+        _, first, last = side.phases[-1]
+        found["probe"] = probe.read(side.probed, first + RAMP * (last - first))
     return found

@@ -6,13 +6,13 @@ from .client import percentile
 
 
 def read(path, begun):
-    """Of the steps since that time. The probe's own calls, some tenths of a microsecond each, are
-    in the figures."""
-    steps, by = [], {}
+    """Of the steps since that time. What the probe itself takes is in the figures, and told."""
+    steps, by, empty_ns = [], {}, 0.0
     for line in path.read_text().splitlines() if path.exists() else ():
         seen = json.loads(line)
         if not seen["steps"] or seen["steps"][-1][0] < begun:
             continue
+        empty_ns = seen["empty_ns"]
         steps += [step for step in seen["steps"] if step[0] >= begun]
         for name, (calls, ns, longest) in seen["by"].items():
             sums = by.setdefault(name, [0, 0, 0])
@@ -21,7 +21,12 @@ def read(path, begun):
         return {"steps": len(steps)}
     inside = steps[1:]  # between the end of the first and the end of the last
     ours, wall = sum(step[1] for step in inside), steps[-1][0] - steps[0][0]
+    entries = sum(step[5] for step in inside)
     return {
+        "entries_per_step": entries / len(inside), "empty_us": empty_ns / 1e3,
+        "share_of_time_probe": entries * empty_ns / 1e9 / wall,
+        "share_of_time_stock_queue": sum(step[6] for step in inside) / 1e9 / wall,
+        "stock_queue_us": spread([step[6] / 1e3 for step in inside]),
         "steps": len(inside), "steps_per_s": len(inside) / wall,
         "us": spread([step[1] / 1e3 for step in inside]),
         "library_us": spread([step[2] / 1e3 for step in inside]),

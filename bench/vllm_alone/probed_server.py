@@ -12,6 +12,9 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path[:] = [path for path in sys.path if os.path.realpath(path) != str(HERE)]
+sys.path.append(str(HERE.parent))
+from vllm_alone import shadow_queue  # noqa: E402
+sys.path.pop()
 
 # Where vLLM or a wrapper around a function of vLLM enters our code in the course of a step.
 ENTRIES = {
@@ -22,6 +25,10 @@ ENTRIES = {
                                         "prepend_n"),
 }
 CALLS = ("acquire", "release", "expect", "in_use", "evicted", "pressure")
+# What stock's queue of free blocks is asked for beside ours. What puts a single block back into use
+# is taken as one more that is handed out.
+TAKING, FREEING = ("popleft", "popleft_n", "remove"), ("append", "append_n", "prepend_n")
+EMPTY_CALLS = 2000  # to see what the probe itself takes
 
 
 class Probe:
@@ -29,14 +36,23 @@ class Probe:
         self.path = path
         self.thread = threading.main_thread().ident  # the scheduler's in an engine core
         self.inside = False
+        self.shadow = None
+        self.new_step()
+        self.forget()
+        empty = self.entry("empty", lambda: None)
+        for _ in range(EMPTY_CALLS):
+            empty()
+        self.empty_ns = self.by["empty"][1] / EMPTY_CALLS
         self.new_step()
         self.forget()
 
     def new_step(self):
-        self.ours = self.in_library = self.calls = 0
+        self.ours = self.in_library = self.calls = self.entries = 0
 
     def forget(self):
-        self.steps = []  # [time, ns in our code, of these in the library, its calls, thread's ns]
+        # [time, ns in our code, of these in the library, its calls, thread's ns, calls of ours, ns
+        # that stock's queue takes for the calls of ours]
+        self.steps = []
         self.by = {}     # function: [calls, ns, ns of the longest]
 
     def install(self, package):
@@ -45,6 +61,8 @@ class Probe:
             place = getattr(place, owner) if owner else place
             for name in names:
                 wrapper = self.entry(name, getattr(place, name))
+                if name in TAKING or name in FREEING:
+                    wrapper = self.shadowed(wrapper, name in TAKING)
                 setattr(place, name, self.last(wrapper) if name == "settle" else wrapper)
         for name in CALLS:
             setattr(package.client.Cache, name,
@@ -61,7 +79,24 @@ class Probe:
                 spent = time.perf_counter_ns() - begun
                 self.inside = False
                 self.ours += spent
+                self.entries += 1
                 self.count(name, spent)
+        return wrapper
+
+    def shadowed(self, original, takes):
+        """Outside of what is counted for ours."""
+        def wrapper(queue, *args):
+            if self.inside or threading.get_ident() != self.thread:
+                return original(queue, *args)
+            found = original(queue, *args)
+            blocks = found if takes and found is not None else args[0]
+            blocks = blocks if isinstance(blocks, (list, tuple)) else [blocks]
+            if self.shadow is None:
+                module = sys.modules["vllm.v1.core.block_pool"]
+                self.shadow = shadow_queue.ShadowQueue(
+                    module.FreeKVCacheBlockQueue, module.KVCacheBlock, len(queue.blocks))
+            (self.shadow.take if takes else self.shadow.free)(blocks)
+            return found
         return wrapper
 
     def called(self, name, original):
@@ -89,11 +124,13 @@ class Probe:
         def wrapper(balloon, idle):
             settle(balloon, idle)
             self.steps.append([time.time(), self.ours, self.in_library, self.calls,
-                               time.thread_time_ns()])
+                               time.thread_time_ns(), self.entries,
+                               self.shadow.spent() if self.shadow else 0])
             self.new_step()
             if idle:
                 with open(self.path, "a") as file:
-                    file.write(json.dumps({"steps": self.steps, "by": self.by}) + "\n")
+                    file.write(json.dumps({"steps": self.steps, "by": self.by,
+                                           "empty_ns": self.empty_ns}) + "\n")
                 self.forget()
         return wrapper
 

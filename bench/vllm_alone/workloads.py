@@ -87,7 +87,7 @@ PLANS = {
         Burst("shared", SHARED, 64),
         Steady("steady 0.2", SHORT, load=0.2, seconds=4),
     ),
-    "profile": (Steady("steady 0.8", SHORT, load=0.8, seconds=10),),
+    "profile": (Steady("steady 0.8", SHORT, load=0.8, seconds=16),),
     "warm-up": (Burst("warm-up", Shape(512, 32), 192), Burst("warm-up of long", Shape(8192, 16), 4),
                 Burst("warm-up of one", Shape(512, 32), 1)),
     "capacity": (Burst("capacity", SHORT, 384),),

@@ -112,23 +112,25 @@ class Balloon:
 
     # ---- Growing -----------------------------------------------------------------------------
 
-    def ahead(self, now, later, certain, steps):
-        """Before a step that may take `now` blocks, and `later` more in the `steps` to come: takes
-        what is ready, lets the library prepare the rest, and does not wait. `certain`: it takes no
-        more than `now`; then `sure` tells that it cannot run out, and `calm` for how many steps
-        like it nothing has to be looked at again."""
+    def ahead(self, now, later, surely, steps):
+        """Before a step that will take `now` blocks, and `later` more in those to come: takes what
+        is ready, lets the library prepare the rest, and does not wait. `surely` suffice for the step:
+        `sure` tells that it cannot run out. `calm` tells for how many steps like it, at most
+        `steps`, nothing has to be looked at again."""
         self.arrived = 0
+        queue = self.queue
         if self.pinning:
             self._try_pin(0)
-        else:
-            self.keep = max(now, self.keep - (self.keep >> 6) - 1)
-            fresh = self.queue.fresh
-            if fresh < now and self.withheld and len(self.queue.cached) <= self.keep_cached:
-                fresh += self._acquire(now - fresh, 0)
-            self.expect(max(0, min(now + later - fresh, self.withheld)))
-        fresh = self.queue.fresh
-        self.sure = not self.withheld or (certain and fresh >= now)
-        self.calm = steps if certain and fresh >= now + later else 0
+            self.sure = not self.withheld
+            return
+        self.keep = max(now, self.keep - (self.keep >> 6) - 1)
+        # Beyond its limit the prefix cache gives up blocks before any are added.
+        have = queue.fresh + max(0, len(queue.cached) - self.keep_cached)
+        if have < now and self.withheld:
+            have += self._acquire(now - have, 0)
+        self.expect(max(0, min(now + later - have, self.withheld)))
+        self.sure = not self.withheld or queue.num_free_blocks >= surely
+        self.calm = steps if have >= now + later else 0
 
     def expect(self, blocks):
         if blocks != self.expected and (not blocks or not self.expected or

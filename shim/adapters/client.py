@@ -65,13 +65,13 @@ _SIGNATURES = {
     "cache_expect": [c_void_p, c_uint64],
     "cache_in_use": [c_void_p, c_uint64],
     "cache_evicted": [c_void_p, c_uint64],
-    "cache_pressure": [c_void_p],
+    "cache_pressure_word": [c_void_p],
     "cache_wait_pressure": [c_void_p, c_int64],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
 
 # Those that never wait; an acquire without a wait is one more.
-_QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_evicted", "cache_pressure", "cache_stripes",
+_QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_evicted", "cache_stripes",
           "resident", "tag_push", "tag_pop"}
 
 
@@ -87,7 +87,7 @@ class Library:
     def _bind(self, attribute, library, name, arguments):
         function = getattr(library, "kvcached_" + name)
         function.argtypes = arguments
-        function.restype = c_uint64 if name == "cache_pressure" else c_int
+        function.restype = POINTER(c_uint64) if name == "cache_pressure_word" else c_int
         setattr(self, attribute, function)
 
     def tag_push(self, tag):
@@ -134,8 +134,11 @@ class Cache:
         self._library = library
         self._handle = handle
         self._ranges = (_Range * _RANGES)()
+        # Read at every step, where a call would cost more than all the rest.
+        self._pressure = library._cache_pressure_word(handle).contents
 
     def destroy(self):
+        self._pressure = c_uint64(0)  # what it was is the library's
         return self._library._cache_destroy(self._handle)
 
     def stripes(self):
@@ -179,7 +182,7 @@ class Cache:
 
     def pressure(self):
         """Blocks that should be released soon, because others are entitled to their memory."""
-        return self._library._cache_pressure(self._handle)
+        return self._pressure.value
 
     def wait_pressure(self, wait_ms):
         """Until there is pressure: OK. By a thread of its own."""

@@ -22,6 +22,14 @@ FEW = 4  # blocks that are not worth being looked at together
 STALE = 512
 
 
+def counted(stripes):
+    """Pairs of a stripe and how often it occurs. Blocks of one request mostly share a stripe."""
+    count = stripes.count(stripes[0])
+    if count == len(stripes):
+        return ((stripes[0], count),)
+    return collections.Counter(stripes).items()
+
+
 class StripedQueue:
     """`blocks`: all blocks of the pool by number. `stripes`: (first, count) of each, in order.
     `before_evicting(count)` is called when `count` blocks are taken and some of them would be
@@ -76,17 +84,31 @@ class StripedQueue:
             if count > self.num_free_blocks:
                 raise ValueError("No free blocks available")
         taken = self._take_loose(count) if count and self.fresh else []
-        stripe_of, live, known = self.stripe_of, self.live, self.known
-        for _ in range(count - len(taken)):
-            number, block = self.cached.popitem(last=False)
-            stripe = stripe_of[number]
-            if not live[stripe]:
-                self._not_empty(stripe)
-            live[stripe] += 1
-            known[stripe] -= 1
-            taken.append(block)
+        if len(taken) < count:
+            self._take_cached(count - len(taken), taken)
         self.num_free_blocks -= count
         return taken
+
+    def _take_cached(self, count, taken):
+        stripe_of, live, known, oldest = self.stripe_of, self.live, self.known, self.cached.popitem
+        if count < FEW:
+            for _ in range(count):
+                number, block = oldest(False)
+                stripe = stripe_of[number]
+                if not live[stripe]:
+                    self._not_empty(stripe)
+                live[stripe] += 1
+                known[stripe] -= 1
+                taken.append(block)
+            return
+        blocks = [oldest(False)[1] for _ in range(count)]
+        taken += blocks
+        stripes = list(map(stripe_of.__getitem__, map(NUMBER, blocks)))
+        for stripe, part in counted(stripes):
+            if not live[stripe]:
+                self._not_empty(stripe)
+            live[stripe] += part
+            known[stripe] -= part
 
     def remove(self, block):
         """The prefix cache puts a free block back into use."""
@@ -161,25 +183,34 @@ class StripedQueue:
         if count < FEW or self.aside:
             self._free_each(blocks, last)
             return
-        # Blocks of one request mostly share a stripe, and their fate.
-        numbers = list(map(NUMBER, blocks))
-        stripes = list(map(self.stripe_of.__getitem__, numbers))
-        stripe = stripes[0]
+        # All of them alike, as vLLM frees them since 0.22, if in two calls.
         unknown = list(map(self._hash_of, blocks)).count(None)
-        if stripes.count(stripe) != count or (unknown != count and (unknown or not last)):
+        if unknown != count and (unknown or not last):
             self._free_each(blocks, last)
             return
-        if unknown:
-            self.loose[stripe].extend(blocks)
+        numbers = list(map(NUMBER, blocks))
+        stripes = list(map(self.stripe_of.__getitem__, numbers))
+        parts = counted(stripes)
+        if not unknown:
+            self.cached.update(zip(numbers, blocks))
+            known = self.known
+            for stripe, part in parts:
+                known[stripe] += part
+        else:
             self.fresh += count
             self._freed += count
-        else:
-            self.cached.update(zip(numbers, blocks))
-            self.known[stripe] += count
+            loose = self.loose
+            if len(parts) == 1:
+                loose[stripes[0]].extend(blocks)
+            else:
+                for block, stripe in zip(blocks, stripes):
+                    loose[stripe].append(block)
         self.num_free_blocks += count
-        self.live[stripe] -= count
-        if not self.live[stripe]:
-            self._now_empty(stripe)
+        live = self.live
+        for stripe, part in parts:
+            live[stripe] -= part
+            if not live[stripe]:
+                self._now_empty(stripe)
 
     def _free_each(self, blocks, last):
         stripe_of, live, loose, cached = self.stripe_of, self.live, self.loose, self.cached

@@ -47,7 +47,7 @@ RUNNERS = (
 RETRIED = ("allocate_slots", "can_fit_full_sequence")
 # Of a free queue, what only a KV connector calls; engines with one run as stock.
 FOR_CONNECTORS = {"iter_blocks_after"}
-NOTHING = (0, 0, False, 0)  # is known of what a step needs
+NOTHING = (0, 0, vllm_cache.UNKNOWN, 0)  # is known of what a step needs
 
 log = logging.getLogger("kvcached")
 

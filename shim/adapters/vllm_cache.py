@@ -3,7 +3,6 @@
 import bisect
 import itertools
 import logging
-import operator
 import os
 import sys
 
@@ -13,8 +12,8 @@ PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
 HORIZON = 32  # steps of decoding to prepare for
 AHEAD_STEPS = 2  # steps of prefill to prepare for
-AHEAD_REQUESTS = 16  # waiting requests looked at beyond those that there is room for
-PREFILL = operator.attrgetter("is_prefill_chunk")
+FEW = 8  # requests that are looked at for what others like them will need
+UNKNOWN = float("inf")
 PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
 # Where schedulers keep the requests that do not run yet; a release has some of them.
@@ -262,7 +261,8 @@ def waiting_queues(scheduler):
 
 
 class Needs:
-    """What a scheduler will take, told before each of its steps."""
+    """What a scheduler will take, told before each of its steps at a cost that does not grow with
+    the number of its requests."""
 
     def __init__(self, scheduler):
         self.scheduler = scheduler
@@ -274,8 +274,12 @@ class Needs:
         # A state that others may share is copied first.
         self.a_step += sum(getattr(spec, "mamba_cache_mode", None) is not None for spec in specs)
         self.a_horizon = self.blocks(HORIZON * tokens)
+        self.budget = self.blocks(scheduler.max_num_scheduled_tokens)  # what prefill may take
+        self.watermark = getattr(getattr(scheduler, "kv_cache_manager", None),
+                                 "watermark_blocks", 0)
         self.running = 0  # requests at the last look that was certain
-        self.decoding = False  # at the last look nothing waited and nobody was in prefill
+        self.settled = None  # it and all that run before it were not in prefill at the last look
+        self.head = None  # who was to come in first at the last look
 
     def same(self):
         """No more requests than at the last look, which was certain, and none that waits."""
@@ -287,38 +291,48 @@ class Needs:
 
     def blocks(self, tokens):
         """Blocks of a request of so many tokens."""
-        return sum(-(-tokens // size) for size in self.sizes)
+        blocks = 0
+        for size in self.sizes:
+            blocks -= -tokens // size
+        return blocks
 
     def look(self):
-        """The blocks that the step may take at most, what the next ones may beyond, whether this is
-        certain (decoding only, a few tokens a request), and how many steps that is about."""
+        """The blocks that the step will take, what the next ones may beyond, how many surely suffice
+        for the step, and for how many steps that is about all that can be said."""
         scheduler = self.scheduler
-        running = scheduler.running
-        now, later = len(running) * self.a_step, len(running) * self.a_horizon
+        count = len(scheduler.running)
+        now, later = count * self.a_step, count * self.a_horizon
+        prefill = self.budget if self.prefilling() else 0
         queues = waiting_queues(scheduler)
-        # Who gets into prefill came from the waiting ones.
-        if not self.decoding and any(map(PREFILL, running)):
-            now += self.blocks(scheduler.max_num_scheduled_tokens)
-        elif not queues:
-            self.decoding, self.running = True, len(running)
-            return now, later, True, HORIZON
-        self.decoding = False
-        budget = scheduler.max_num_scheduled_tokens
-        room = scheduler.max_num_running_reqs - len(running)
-        if room <= 0:
-            return now, later, False, 0
-        waiting = itertools.chain(*(getattr(queue, "_heap", queue) for queue in queues))
-        for request in itertools.islice(waiting, room + AHEAD_REQUESTS):
-            tokens = request.num_tokens
-            blocks = self.blocks(tokens)
-            if budget > 0:
-                now += blocks
-            else:
-                later += blocks
-                if budget < -AHEAD_STEPS * scheduler.max_num_scheduled_tokens:
-                    break
-            budget -= tokens
-        return now, later, False, 0
+        room = scheduler.max_num_running_reqs - count
+        if not queues or room <= 0:
+            self.running = count
+            now += prefill
+            return now, later, now, 0 if queues or prefill else HORIZON
+        first = list(itertools.islice(itertools.chain(*(
+            getattr(queue, "_heap", queue) for queue in queues)), FEW))
+        new = 0
+        for request in first:
+            new += self.blocks(request.num_tokens) + self.a_step
+        waiting = min(sum(map(len, queues)), room)
+        if waiting > len(first):
+            new = new * waiting // len(first)
+        # Whoever did not get in although there seemed to be room needs more than is known here.
+        surely = now + prefill + new + self.watermark if first[0] is not self.head else UNKNOWN
+        self.head = first[0]
+        step = min(self.budget, new)
+        return now + (prefill or step), later + min(new - step, AHEAD_STEPS * self.budget), surely, 0
+
+    def prefilling(self):
+        """Whether a running request is in prefill. New ones come last, and none returns to it."""
+        running = self.scheduler.running
+        for request in reversed(running):
+            if request is self.settled:
+                break
+            if request.is_prefill_chunk:
+                return True
+        self.settled = running[-1] if running else None
+        return False
 
 
 def prefix_cache_blocks(blocks, size):

@@ -134,6 +134,11 @@ class Cache final : public Worker {
   // So many pages more should come back from whoever holds the blocks; pressure(): in blocks.
   void set_pressure(Pages pages) noexcept;
   std::uint64_t pressure() const noexcept { return pressure_.load(std::memory_order_relaxed); }
+  // pressure() in memory, for readers without std::atomic; lasts as long as the cache.
+  const std::uint64_t* pressure_word() const noexcept {
+    static_assert(sizeof(pressure_) == sizeof(std::uint64_t));
+    return reinterpret_cast<const std::uint64_t*>(&pressure_);
+  }
   // Called by set_pressure(), on its thread, when the pressure rises above what it last told. It
   // may release and ask, but not wait for this cache nor end it. None: no more calls, and none is
   // under way any more.

@@ -186,6 +186,10 @@ KVCACHED_API int kvcached_cache_evicted(kvcached_cache* cache, uint64_t blocks);
  * waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 
+/* Where kvcached_cache_pressure() stands, to be read (atomically) by a caller to whom a call is dear.
+ * The library's until the cache is destroyed; NULL: there is no such cache. */
+KVCACHED_API const uint64_t* kvcached_cache_pressure_word(kvcached_cache* cache);
+
 /* Calls `function(cache, blocks, user)` on the library's thread each time kvcached_cache_pressure()
  * rises. It may release blocks; it must not wait, and neither create nor destroy caches. NULL: no
  * more calls; when it returns, none is under way. Replaces the function before. */

@@ -52,6 +52,9 @@ class ProbeTest(unittest.TestCase):
         self.assertLess(found["library_us"]["mean"], found["us"]["mean"])
         self.assertGreaterEqual(found["library_calls_per_step"], 1)
         self.assertTrue(0 < found["share_of_time"] < 1)
+        self.assertTrue(0 < found["share_of_time_stock_queue"] < 1)
+        self.assertTrue(0 < found["share_of_time_probe"] < found["share_of_time"])
+        self.assertGreater(found["entries_per_step"], 2)
 
     def test_nested_calls_and_other_threads_do_not_count(self):
         seen = probed_server.Probe("/nowhere")
@@ -71,10 +74,11 @@ class ProbeTest(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "probed"
             path.write_text("".join(json.dumps(line) + "\n" for line in (
-                {"steps": [[1.0, 9000, 0, 9, 0]], "by": {"settle": [1, 9000, 9000]}},
-                {"steps": [[10.0, 5000, 0, 5, 0], [11.0, 20000, 15000, 2, 10 ** 8],
-                           [12.0, 40000, 5000, 4, 10 ** 9]],
-                 "by": {"settle": [3, 60000, 40000]}})))
+                {"steps": [[1.0, 9000, 0, 9, 0, 9, 900]], "by": {"settle": [1, 9000, 9000]},
+                 "empty_ns": 9000},
+                {"steps": [[10.0, 5000, 0, 5, 0, 9, 900], [11.0, 20000, 15000, 2, 10 ** 8, 3, 1000],
+                           [12.0, 40000, 5000, 4, 10 ** 9, 5, 3000]],
+                 "by": {"settle": [3, 60000, 40000]}, "empty_ns": 500})))
             found = probe.read(path, 9.0)
         self.assertEqual((found["steps"], found["steps_per_s"]), (2, 1))
         self.assertEqual((found["us"]["mean"], found["us"]["p50"], found["us"]["max"]), (30, 20, 40))
@@ -82,6 +86,10 @@ class ProbeTest(unittest.TestCase):
         self.assertAlmostEqual(found["share_of_time"], 3e-5)
         self.assertAlmostEqual(found["share_of_processor_time"], 6e-5)
         self.assertEqual(found["by"]["settle"]["calls"], 3)
+        self.assertEqual((found["entries_per_step"], found["empty_us"]), (4, 0.5))
+        self.assertAlmostEqual(found["share_of_time_probe"], 2e-6)
+        self.assertEqual(found["stock_queue_us"]["mean"], 2)
+        self.assertAlmostEqual(found["share_of_time_stock_queue"], 2e-6)
 
 
 if __name__ == "__main__":
