@@ -21,6 +21,7 @@ STRIPES_A_TIME = 4
 EVICTIONS_BUSY = 32
 EVICTIONS_IDLE = 512
 PAUSE = 0.25
+SETTLE_EVERY = 8  # calm steps (see `calm`)
 # After a step under pressure.
 STRIPES_UNDER_PRESSURE = 2
 EVICTIONS_UNDER_PRESSURE = 512
@@ -70,7 +71,8 @@ class Balloon:
         self.stripe_end = [first + count for first, count in stripes]
         if pool.free_block_queue.num_free_blocks != self.total or not pool.null_block.is_null:
             raise Broken("a new block pool is not wholly free")
-        self.queue = striped_queue.StripedQueue(pool.blocks, stripes, self._before_evicting)
+        self.queue = striped_queue.StripedQueue(
+            pool.blocks, stripes, type(pool.free_block_queue)([]), self._before_evicting, keep_cached)
         self.withheld = self.total
         pool.free_block_queue = self.queue
 
@@ -125,7 +127,7 @@ class Balloon:
             return
         self.keep = max(now, self.keep - (self.keep >> 6) - 1)
         # Beyond its limit the prefix cache gives up blocks before any are added.
-        have = queue.fresh + max(0, len(queue.cached) - self.keep_cached)
+        have = max(queue.fresh, queue.num_free_blocks - self.keep_cached)
         if have < now and self.withheld:
             have += self._acquire(now - have, 0)
         self.expect(max(0, min(now + later - have, self.withheld)))
@@ -157,7 +159,7 @@ class Balloon:
             free = self.queue.num_free_blocks
             if count > free:
                 self.grow(count - free)
-            elif len(self.queue.cached) <= self.keep_cached:
+            elif free - self.queue.fresh <= self.keep_cached:
                 self.grow(count - self.queue.fresh)
         except Exception as error:
             self.fail(error)
@@ -217,12 +219,18 @@ class Balloon:
 
     # ---- Shrinking ---------------------------------------------------------------------------
 
+    def rests(self):
+        """Whether a busy engine may leave out settle() after this step: most steps are like the one
+        before, and where steps are short, every microsecond is felt."""
+        return self.calm % SETTLE_EVERY and not self.cache.pressure()
+
     def settle(self, idle):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.
         The library keeps some of them warm, so taking them again is cheap."""
         if self.pinning:
             return
         queue = self.queue
+        queue.post()
         pressure = self.cache.pressure()
         # While others wait, what only the prefix cache knows goes first.
         keep_cached = min(self.keep_cached, max(0, queue.empty_cached_blocks - pressure))

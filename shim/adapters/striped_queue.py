@@ -8,8 +8,12 @@ and knows of every block that comes or goes, whoever moves it:
 
 Only blocks that have memory are in it. What a stripe holds is one of: live (the engine's), loose
 (free, unknown) or cached (free, known). A condemned stripe gives no blocks any more and goes when
-its last live one is freed: its free blocks are aside. Nothing here costs more than a few operations a block, and
-most cost less, because a stripe's loose blocks move as one list.
+its last live one is freed: its free blocks are aside.
+
+The cached ones lie in a queue of the engine's own class, `known_queue`, whose links in the blocks
+cost less than any container. What was freed or taken from that queue is noted, and entered into the
+books of the stripes together, by post(); until then `live`, `known` and the lists of empty stripes do
+not tell of it.
 """
 
 import collections
@@ -17,27 +21,23 @@ import itertools
 import operator
 
 NUMBER = operator.attrgetter("block_id")
-FEW = 4  # blocks that are not worth being looked at together
 # Loose blocks freed before the order of stripes, from the fullest, is made anew.
 STALE = 512
 
 
-def counted(stripes):
-    """Pairs of a stripe and how often it occurs. Blocks of one request mostly share a stripe."""
-    count = stripes.count(stripes[0])
-    if count == len(stripes):
-        return ((stripes[0], count),)
-    return collections.Counter(stripes).items()
-
-
 class StripedQueue:
     """`blocks`: all blocks of the pool by number. `stripes`: (first, count) of each, in order.
-    `before_evicting(count)` is called when `count` blocks are taken and some of them would be
-    cached ones, or are not there: it may add stripes."""
+    `known_queue`: an empty queue of the engine's. `before_evicting(count)` is called when `count`
+    blocks are taken and some of them are not there, or would be cached ones of which no more than
+    `ask_below` are left: it may add stripes."""
 
-    def __init__(self, blocks, stripes, before_evicting):
+    def __init__(self, blocks, stripes, known_queue, before_evicting, ask_below=float("inf")):
         self.blocks = blocks
+        self.known_queue = known_queue
         self.before_evicting = before_evicting
+        self.ask_below = ask_below
+        for block in blocks:
+            block.prev_free_block = block.next_free_block = None
         # The attribute behind vLLM's property, where there is one.
         self._hash_of = operator.attrgetter(
             "_block_hash" if hasattr(blocks[0], "_block_hash") else "block_hash")
@@ -51,7 +51,10 @@ class StripedQueue:
         self.live = [0] * len(stripes)
         self.loose = [[] for _ in stripes]
         self.known = [0] * len(stripes)  # cached blocks
-        self.cached = collections.OrderedDict()  # block by number, least recently freed first
+        # Since post():
+        self._came = []  # blocks that became cached
+        self._went = []  # cached blocks that became live
+        self._loosened = []  # the stripe of each live block that became loose
         # Held stripes without a live block, longest so first: without and with cached blocks.
         self.empty = {}
         self.empty_cached = {}
@@ -68,7 +71,8 @@ class StripedQueue:
         return self.popleft_n(1)[0]
 
     def popleft_n(self, count):
-        # What nearly every call comes to: the stripe at hand has enough and stays in use.
+        # What nearly every call comes to: the stripe at hand has enough and stays in use, or there
+        # are none but cached ones.
         stripe = self._current
         if stripe is not None and self.live[stripe]:
             stack = self.loose[stripe]
@@ -80,67 +84,52 @@ class StripedQueue:
                 self.num_free_blocks -= count
                 return taken
         if count > self.fresh:
-            self.before_evicting(count)
-            if count > self.num_free_blocks:
-                raise ValueError("No free blocks available")
+            free = self.num_free_blocks
+            if count > free or free - self.fresh <= self.ask_below:
+                self.before_evicting(count)
+                if count > self.num_free_blocks:
+                    raise ValueError("No free blocks available")
         taken = self._take_loose(count) if count and self.fresh else []
         if len(taken) < count:
-            self._take_cached(count - len(taken), taken)
+            known = self.known_queue.popleft_n(count - len(taken))
+            self._went += known
+            taken += known
         self.num_free_blocks -= count
         return taken
 
-    def _take_cached(self, count, taken):
-        stripe_of, live, known, oldest = self.stripe_of, self.live, self.known, self.cached.popitem
-        if count < FEW:
-            for _ in range(count):
-                number, block = oldest(False)
-                stripe = stripe_of[number]
-                if not live[stripe]:
-                    self._not_empty(stripe)
-                live[stripe] += 1
-                known[stripe] -= 1
-                taken.append(block)
-            return
-        blocks = [oldest(False)[1] for _ in range(count)]
-        taken += blocks
-        stripes = list(map(stripe_of.__getitem__, map(NUMBER, blocks)))
-        for stripe, part in counted(stripes):
-            if not live[stripe]:
-                self._not_empty(stripe)
-            live[stripe] += part
-            known[stripe] -= part
-
     def remove(self, block):
         """The prefix cache puts a free block back into use."""
+        if block.next_free_block is not None:
+            self.known_queue.remove(block)
+            self._went.append(block)
+            self.num_free_blocks -= 1
+            return
         stripe = self.stripe_of[block.block_id]
         if not self.live[stripe]:
-            self._not_empty(stripe)  # before its cached blocks change: they say how it is listed
+            self._not_empty(stripe)
         self.live[stripe] += 1
         if stripe in self.aside:
             self.aside[stripe].remove(block)
             self.aside_blocks -= 1
             return
-        if self.cached.pop(block.block_id, None) is not None:
-            self.known[stripe] -= 1
-        else:
-            self.loose[stripe].remove(block)
-            self.fresh -= 1
+        self.loose[stripe].remove(block)
+        self.fresh -= 1
         self.num_free_blocks -= 1
 
     def append(self, block):
         self.append_n((block,))
 
     def append_n(self, blocks):
-        self._free(blocks, True)
+        if blocks:
+            self._free(blocks, self.known_queue.append_n)
 
     def prepend_n(self, blocks):
         if blocks:
-            self._free(blocks, False)
+            self._free(blocks, getattr(self.known_queue, "prepend_n", None))
 
     def get_all_free_blocks(self):
         found = [block for stack in self.loose for block in reversed(stack)]
-        found.extend(self.cached.values())
-        return found  # those aside are not to be had
+        return found + self.known_queue.get_all_free_blocks()  # those aside are not to be had
 
     def _take_loose(self, count):
         taken = []
@@ -172,73 +161,77 @@ class StripedQueue:
                 stripe = self._order.pop()
                 if self.loose[stripe]:
                     return stripe
+            self.post()
             live, held = self.live, self.held
             self._order = sorted((s for s, stack in enumerate(self.loose) if stack),
                                  key=lambda s: (live[s] / held[s], -s))
             self._freed = 0
 
-    def _free(self, blocks, last):
-        """`last`: cached ones are the last to be taken again, not the first."""
-        count = len(blocks)
-        if count < FEW or self.aside:
-            self._free_each(blocks, last)
-            return
-        # All of them alike, as vLLM frees them since 0.22, if in two calls.
+    def _free(self, blocks, keep):
+        """`keep` puts known ones into their queue."""
+        if self.aside:
+            blocks = self._set_aside(blocks)
         unknown = list(map(self._hash_of, blocks)).count(None)
-        if unknown != count and (unknown or not last):
-            self._free_each(blocks, last)
-            return
-        numbers = list(map(NUMBER, blocks))
-        stripes = list(map(self.stripe_of.__getitem__, numbers))
-        parts = counted(stripes)
-        if not unknown:
-            self.cached.update(zip(numbers, blocks))
-            known = self.known
-            for stripe, part in parts:
-                known[stripe] += part
-        else:
-            self.fresh += count
-            self._freed += count
-            loose = self.loose
-            if len(parts) == 1:
-                loose[stripes[0]].extend(blocks)
-            else:
-                for block, stripe in zip(blocks, stripes):
-                    loose[stripe].append(block)
-        self.num_free_blocks += count
-        live = self.live
-        for stripe, part in parts:
-            live[stripe] -= part
-            if not live[stripe]:
-                self._now_empty(stripe)
+        known = blocks
+        if unknown:
+            known = ()
+            if unknown < len(blocks):
+                known = [block for block in blocks if block.block_hash is not None]
+                blocks = [block for block in blocks if block.block_hash is None]
+            self._free_loose(blocks)
+        if known:
+            keep(known)
+            self._came += known
+            self.num_free_blocks += len(known)
 
-    def _free_each(self, blocks, last):
-        stripe_of, live, loose, cached = self.stripe_of, self.live, self.loose, self.cached
-        hash_of = self._hash_of
-        count = fresh = 0
-        for block in blocks:
-            number = block.block_id
-            stripe = stripe_of[number]
-            if stripe in self.aside:
-                self._set_aside(stripe, block)
-                continue
-            count += 1
-            if hash_of(block) is None:
+    def _free_loose(self, blocks):
+        loose, count = self.loose, len(blocks)
+        stripes = list(map(self.stripe_of.__getitem__, map(NUMBER, blocks)))
+        if stripes.count(stripes[0]) == count:  # as those of one request mostly are
+            loose[stripes[0]].extend(blocks)
+        else:
+            for block, stripe in zip(blocks, stripes):
                 loose[stripe].append(block)
-                fresh += 1
-            else:
-                cached[number] = block
-                self.known[stripe] += 1
-                if not last:
-                    cached.move_to_end(number, last=False)
-            live[stripe] -= 1
-            if not live[stripe]:
-                self._now_empty(stripe)
+        self._loosened += stripes
+        self.fresh += count
+        self._freed += count
         self.num_free_blocks += count
-        self.fresh += fresh
-        self._freed += fresh
+
+    def _set_aside(self, blocks):
+        """Those of condemned stripes; the others are left."""
+        self.post()
+        left = []
+        for block in blocks:
+            stripe = self.stripe_of[block.block_id]
+            if stripe not in self.aside:
+                left.append(block)
+                continue
+            self.aside[stripe].append(block)
+            self.aside_blocks += 1
+            self.live[stripe] -= 1
+            if not self.live[stripe]:
+                self._now_empty(stripe)
+        return left
 
     # ---- Stripes -----------------------------------------------------------------------------
+
+    def post(self):
+        """Enters into the books what blocks became since."""
+        if not self._came and not self._went and not self._loosened:
+            return
+        stripe_of, live, known = self.stripe_of.__getitem__, self.live, self.known
+        cached = collections.Counter(map(stripe_of, map(NUMBER, self._came)))
+        taken = collections.Counter(map(stripe_of, map(NUMBER, self._went)))
+        loosened = collections.Counter(self._loosened)
+        self._came, self._went, self._loosened = [], [], []
+        for stripe in cached.keys() | taken.keys() | loosened.keys():
+            if not live[stripe]:
+                self._not_empty(stripe)
+            more = cached[stripe] - taken[stripe]
+            known[stripe] += more
+            live[stripe] -= more + loosened[stripe]
+            if not live[stripe]:
+                self._now_empty(stripe)
 
     def add(self, first, count):
         """Blocks of one stripe that have memory now, are free and were not added yet."""
@@ -257,6 +250,7 @@ class StripedQueue:
 
     def withdraw(self, stripe):
         """Takes all blocks of a stripe, which are all loose, out of the queue: its ranges."""
+        self.post()
         self._not_empty(stripe)
         ranges, self.ranges[stripe] = self.ranges[stripe], []
         if stripe in self.aside:
@@ -274,17 +268,17 @@ class StripedQueue:
         have = sum(self.held[stripe] for stripe in self.aside)
         if have >= blocks:
             return
+        self.post()
         live, held = self.live, self.held
         for stripe in sorted((s for s, count in enumerate(live) if count and s not in self.aside),
                              key=lambda s: live[s] / held[s])[:most]:
             if have >= blocks:
                 break
             have += held[stripe]
-            free = self.loose[stripe] + [self.cached[number] for first, count in self.ranges[stripe]
-                                         for number in range(first, first + count)
-                                         if number in self.cached]
-            for block in free:
-                self.cached.pop(block.block_id, None)
+            cached = self.cached_in(stripe, held[stripe])
+            for block in cached:
+                self.known_queue.remove(block)
+            free = self.loose[stripe] + cached
             self.fresh -= len(self.loose[stripe])
             self.num_free_blocks -= len(free)
             self.aside_blocks += len(free)
@@ -293,35 +287,33 @@ class StripedQueue:
 
     def pardon(self):
         """Nothing is condemned any more."""
-        for stripe in list(self.aside):
-            free = self.aside.pop(stripe)
-            self.aside_blocks -= len(free)
+        self.post()
+        aside, self.aside, self.aside_blocks = self.aside, {}, 0
+        for stripe, free in aside.items():
+            if not free:
+                continue
             if not self.live[stripe]:
                 self._not_empty(stripe)
             self.live[stripe] += len(free)
-            self._free(free, True)
-
-    def _set_aside(self, stripe, block):
-        self.aside[stripe].append(block)
-        self.aside_blocks += 1
-        self.live[stripe] -= 1
-        if not self.live[stripe]:
-            self._now_empty(stripe)
+            self._free(free, self.known_queue.append_n)
+        self.post()
 
     def cached_in(self, stripe, most):
         """Cached blocks of a stripe, at most so many."""
-        numbers = (number for first, count in self.ranges[stripe]
-                   for number in range(first, first + count) if number in self.cached)
-        return [self.cached[number] for number in itertools.islice(numbers, most)]
+        blocks = (block for first, count in self.ranges[stripe]
+                  for block in self.blocks[first:first + count]
+                  if block.next_free_block is not None)
+        return list(itertools.islice(blocks, most))
 
     def forget(self, numbers):
         """The prefix cache does not know these blocks any more, as far as they are free."""
+        self.post()
         for number in numbers:
-            block = self.cached.get(number)
-            if block is None or block.block_hash is not None:
+            block = self.blocks[number]
+            if block.next_free_block is None or block.block_hash is not None:
                 continue
             stripe = self.stripe_of[number]
-            del self.cached[number]
+            self.known_queue.remove(block)
             if not self.live[stripe]:
                 self._not_empty(stripe)
             self.known[stripe] -= 1
@@ -329,6 +321,9 @@ class StripedQueue:
             self.fresh += 1
             if not self.live[stripe]:
                 self._now_empty(stripe)
+
+    def forget_all(self):
+        self.forget([block.block_id for block in self.known_queue.get_all_free_blocks()])
 
     def _now_empty(self, stripe):
         if self.known[stripe]:

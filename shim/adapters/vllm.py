@@ -134,7 +134,10 @@ def engine_core(module):
     def post_step(original):
         def wrapper(self, *args, **kwargs):
             result = original(self, *args, **kwargs)
-            settle(self)
+            allocation = self._kvcached
+            if allocation is not None and not (allocation.balloon.rests() and
+                                               self.scheduler.running):
+                settle(self)
             return result
         return wrapper
 
@@ -327,7 +330,7 @@ def block_pool(module):
                 self.num_gpu_blocks = total
             if done:
                 try:
-                    balloon.forgotten(list(balloon.queue.cached))
+                    balloon.queue.forget_all()
                     balloon.settle(True)
                 except Exception as error:
                     balloon.fail(error)

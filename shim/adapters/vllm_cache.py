@@ -12,7 +12,7 @@ PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
 HORIZON = 32  # steps of decoding to prepare for
 AHEAD_STEPS = 2  # steps of prefill to prepare for
-FEW = 8  # requests that are looked at for what others like them will need
+FEW = 4  # requests that are looked at for what others like them will need
 UNKNOWN = float("inf")
 PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
@@ -300,21 +300,25 @@ class Needs:
         """The blocks that the step will take, what the next ones may beyond, how many surely suffice
         for the step, and for how many steps that is about all that can be said."""
         scheduler = self.scheduler
-        count = len(scheduler.running)
+        running = scheduler.running
+        count = len(running)
         now, later = count * self.a_step, count * self.a_horizon
-        prefill = self.budget if self.prefilling() else 0
-        queues = waiting_queues(scheduler)
+        prefill = self.budget if self.prefilling(running) else 0
+        waiting, first = 0, []
+        for name in self.queues:
+            queue = getattr(scheduler, name)
+            if queue:
+                waiting += len(queue)
+                first += itertools.islice(getattr(queue, "_heap", queue), FEW)
         room = scheduler.max_num_running_reqs - count
-        if not queues or room <= 0:
+        if not waiting or room <= 0:
             self.running = count
             now += prefill
-            return now, later, now, 0 if queues or prefill else HORIZON
-        first = list(itertools.islice(itertools.chain(*(
-            getattr(queue, "_heap", queue) for queue in queues)), FEW))
+            return now, later, now, 0 if waiting or prefill else HORIZON
         new = 0
         for request in first:
             new += self.blocks(request.num_tokens) + self.a_step
-        waiting = min(sum(map(len, queues)), room)
+        waiting = min(waiting, room)
         if waiting > len(first):
             new = new * waiting // len(first)
         # Whoever did not get in although there seemed to be room needs more than is known here.
@@ -323,9 +327,8 @@ class Needs:
         step = min(self.budget, new)
         return now + (prefill or step), later + min(new - step, AHEAD_STEPS * self.budget), surely, 0
 
-    def prefilling(self):
-        """Whether a running request is in prefill. New ones come last, and none returns to it."""
-        running = self.scheduler.running
+    def prefilling(self, running):
+        """Whether one of these is in prefill. New ones come last, and none returns to it."""
         for request in reversed(running):
             if request is self.settled:
                 break

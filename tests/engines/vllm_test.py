@@ -202,6 +202,19 @@ class Idle(unittest.TestCase):
         self.assertGreater(engine.cache.backed_blocks(),
                            library.pool_blocks - library.largest_stripe)
 
+    def test_an_engine_whose_steps_are_all_alike_gives_way_after_the_next(self):
+        os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
+        library = worlds.Library()
+        engine = worlds.Engine(library)
+        self.burst(engine)
+        engine.add("late", range(50000, 50020), 100)
+        while engine.balloon.calm % worlds.package.balloon.SETTLE_EVERY != 5:
+            engine.step()
+        before = engine.cache.backed_blocks()
+        library.pool_blocks = before - 20
+        engine.step()
+        self.assertLess(engine.cache.backed_blocks(), before)
+
     def test_a_busy_engine_drops_cached_blocks_before_it_drains(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         library = worlds.Library()
@@ -221,7 +234,7 @@ class Idle(unittest.TestCase):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         engine = worlds.Engine(worlds.Library())
         self.burst(engine)
-        self.assertGreater(len(engine.balloon.queue.cached), 10)
+        self.assertGreater(engine.balloon.queue.known_queue.num_free_blocks, 10)
         self.assertTrue(engine.reset_prefix_cache())
         self.assertEqual(engine.cache.live, {0})
 

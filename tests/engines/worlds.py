@@ -203,13 +203,16 @@ class Engine:
     @staticmethod
     def check_queue(queue, used):
         """What the queue knows of its stripes is what its blocks say. Returns the blocks held."""
+        queue.post()
         held, empty, empty_cached = set(), set(), set()
+        known = {block.block_id for block in queue.known_queue.get_all_free_blocks()}
+        assert known == {b.block_id for b in queue.blocks if b.next_free_block is not None}
         for stripe, ranges in enumerate(queue.ranges):
             own = {b for first, count in ranges for b in range(first, first + count)}
             assert len(own) == queue.held[stripe] and not own & held
             held |= own
             loose = {block.block_id for block in queue.loose[stripe]}
-            cached = {number for number in queue.cached if queue.stripe_of[number] == stripe}
+            cached = {number for number in known if queue.stripe_of[number] == stripe}
             aside = {block.block_id for block in queue.aside.get(stripe, ())}
             assert own == loose | cached | aside | (own & used)
             assert not loose & cached and not aside & (loose | cached | used)
@@ -219,7 +222,7 @@ class Engine:
             assert queue.known[stripe] == len(cached)
             if own and not own & used:
                 (empty_cached if cached else empty).add(stripe)
-        assert all((block.block_hash is None) == (block.block_id not in queue.cached)
+        assert all((block.block_hash is None) == (block.block_id not in known)
                    for block in queue.get_all_free_blocks())
         assert set(queue.empty) == empty and set(queue.empty_cached) == empty_cached
         assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
