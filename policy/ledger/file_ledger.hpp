@@ -57,6 +57,7 @@ class FileLedger final : public Ledger {
 
   // Under the lock.
   Pages restate() noexcept;
+  void heard() noexcept;
   void plan() noexcept;
   void claim(Pages wish) noexcept;
 

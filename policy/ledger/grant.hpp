@@ -38,6 +38,7 @@ struct Books {
   Pages limbo;
   std::array<TenantBook, layout::kTenants> tenants;
   std::uint32_t tenants_end = 0;  // no tenant from here on is named by a slot
+  std::uint32_t slots_end = 0;    // no slot from here on was ever taken
 
   constexpr Pages free() const { return pool.minus_clamped(charged).minus_clamped(limbo); }
 

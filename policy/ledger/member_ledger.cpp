@@ -38,7 +38,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.locked");
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
-  bury_dead(file_, kNoSlot, most_, now);
+  bury_dead(file_, kNoSlot, SlotSet().set(), most_, now);
   limbo_ = settle_limbo(file, size(), {}, now, books_);
   const std::uint32_t taken = take_slot(file_);
   if (taken == kNoSlot) {
@@ -61,6 +61,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.filled");
   slot_ = taken;
   restate();
+  heard();
   test_point("join.live");
   unlock();
   return true;
@@ -179,9 +180,11 @@ Snapshot FileLedger::snapshot() const {
   const auto numbers = std::make_unique<Numbers>();
   {
     const Hold hold(mutex_);
+    if (!file_.intact()) return {};
+    const SlotSet suspects = find_dead(file_, slot_);
     const bool locked = lock(kPatience);
-    const bool readable = file_.intact();
-    if (readable) read_numbers(file_, slot_, size(), *numbers);
+    const bool readable = locked || file_.intact();
+    if (readable) read_numbers(file_, slot_, suspects, size(), *numbers);
     if (locked) unlock();
     if (!readable) return {};
   }
@@ -207,7 +210,7 @@ FileLedger::~FileLedger() {
   test_point("leave.before");
   // Letting go first makes us dead; then the common way takes its course.
   file_.unlock(layout::kLivenessByte + slot_);
-  bury_dead(file_, kNoSlot, most_, clock_.now());
+  bury_dead(file_, kNoSlot, SlotSet().set(slot_), most_, clock_.now());
   unlock();
 }
 
