@@ -84,6 +84,8 @@ void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noex
   const Bytes most = bytes_of(Pages(layout::kMaxPoolPages));
   figures.plain = std::min(Bytes(get(slot.plain)), most);
   figures.plain_peak = std::min(Bytes(get(slot.plain_peak)), most);
+  figures.fitting.reset();
+  if (const std::uint32_t told = get(slot.fitting); told != 0) figures.fitting = told - 1;
   member.trimmed = get(slot.trimmed);
   member.heard = Instant(Duration(get(slot.heartbeat)));
   texts.command = copy(slot.command);
@@ -247,6 +249,7 @@ void clear_texts(layout::Slot& slot) noexcept {
   }
   set(slot.pid, std::int64_t{0});
   set(slot.trimmed, 0U);
+  set(slot.fitting, 0U);
   for (layout::I64* cell : {&slot.want_since, &slot.claim_since, &slot.heartbeat}) {
     set(*cell, std::int64_t{0});
   }

@@ -166,7 +166,7 @@ struct alignas(128) Slot {
   U64 plain;  // bytes of the GPU that the pool knows nothing else of
   U64 plain_peak;
   U32 trimmed;  // the tenant's `trim` that it has obeyed
-  U32 unused;
+  U32 fitting;  // tokens of the longest request that fits, plus 1; 0: not told
   std::array<U64, 14> spare;
 };
 static_assert(sizeof(Slot) == 640 && alignof(Slot) == 128);

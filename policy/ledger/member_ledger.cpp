@@ -121,6 +121,7 @@ void FileLedger::publish(const Figures& figures) noexcept {
     set(slot->least, figures.least.value);
     set(slot->plain, figures.plain.value);
     set(slot->plain_peak, figures.plain_peak.value);
+    set(slot->fitting, figures.fitting ? std::max(*figures.fitting + 1, 1U) : 0U);
   }
   count_figures(tenant(), told_, figures);
   told_ = figures;
@@ -173,6 +174,15 @@ Pages FileLedger::pool() const noexcept {
 TenantLimits FileLedger::limits() const noexcept {
   if (!here()) return {};
   return limits_of(tenant(), size().now);
+}
+
+// Without the lock on the file: a limit that changes meanwhile is seen by the next look.
+Pages FileLedger::reach() const noexcept {
+  if (abandoned_.load()) return {};
+  const Hold hold(mutex_);
+  if (!here()) return {};
+  read_books(*file_.mapped(), size(), {}, books_);
+  return kvcached::ledger::reach(books_, tenant_);
 }
 
 Snapshot FileLedger::snapshot() const {

@@ -92,10 +92,17 @@ std::optional<Bytes> Snapshot::unexplained() const {
 
 std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept {
   if (member.model.bytes_per_token == 0) return 0;
-  Pages most = pool.pool;
-  for (const TenantState& tenant : pool.tenants)
-    if (tenant.name == member.tenant) most = std::min(most, tenant.limits.max);
-  return bytes_of(most).value / member.model.bytes_per_token;
+  if (member.figures.fitting) return *member.figures.fitting;
+  Pages max = pool.pool;
+  Pages others;
+  for (const TenantState& tenant : pool.tenants) {
+    if (tenant.name == member.tenant)
+      max = tenant.limits.max;
+    else
+      others += tenant.limits.min;
+  }
+  return bytes_of(std::min(max, pool.pool.minus_clamped(others))).value /
+         member.model.bytes_per_token;
 }
 
 }  // namespace kvcached::ledger
