@@ -201,6 +201,7 @@ int kvcached_model_register(const kvcached_model* model, kvcached_model_info* in
     shape.block_tokens = model->block_tokens;
     shape.bytes_per_token = per_token;
     member->describe_model(shape);
+    process->agent().wake();
   } catch (...) {
     return KVCACHED_FAILED;
   }
@@ -209,6 +210,32 @@ int kvcached_model_register(const kvcached_model* model, kvcached_model_info* in
     info->capacity_tokens = bytes_of(member->limit()).value / per_token;
     info->guaranteed_tokens = bytes_of(member->ledger().limits().min).value / per_token;
   }
+  return KVCACHED_OK;
+}
+
+uint32_t kvcached_model_max_seq_len(void) {
+  Process* const process = Process::get();
+  if (process == nullptr) return 0;
+  const driver::DeviceId device = process->current_device();
+  member::Member* const member = process->member(device);
+  if (member == nullptr || !member->sequence().described()) return 0;
+  return member->sequence().fitting(member->ledger().reach(), process->registry(), device);
+}
+
+int kvcached_model_on_max_seq_len(kvcached_max_seq_len_function function, void* user) {
+  Process* const process = Process::get();
+  if (process == nullptr) return KVCACHED_OFF;
+  member::Member* const member = process->member(process->current_device());
+  if (member == nullptr) return KVCACHED_OFF;
+  try {
+    if (function == nullptr)
+      member->sequence().on_change(nullptr);
+    else
+      member->sequence().on_change([=](std::uint32_t tokens) { function(tokens, user); });
+  } catch (...) {
+    return KVCACHED_FAILED;
+  }
+  process->agent().wake();
   return KVCACHED_OK;
 }
 

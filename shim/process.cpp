@@ -227,6 +227,7 @@ bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
     figures.plain = plain.held;
     figures.plain_peak = plain.peak;
   }
+  if (m.sequence().described()) figures.fitting = m.sequence().current();
   m.ledger().publish(figures);
   return static_cast<bool>(figures.want);
 }
@@ -252,7 +253,9 @@ bool Process::State::obey() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     const member::Outline outline = member::outline_of(registry, id);
-    if (outline != std::exchange(devices[i].outline, outline)) publish(id, *m);
+    const bool longer_or_shorter =
+        m->sequence().described() && m->sequence().look(m->ledger().reach(), registry, id);
+    if (outline != std::exchange(devices[i].outline, outline) || longer_or_shorter) publish(id, *m);
     waiting = waiting || outline.waiting;
     const ledger::Duty duty = m->ledger().duty();
     const Instant now = steady_clock().now();

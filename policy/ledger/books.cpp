@@ -84,6 +84,8 @@ void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noex
   const Bytes most = bytes_of(Pages(layout::kMaxPoolPages));
   figures.plain = std::min(Bytes(get(slot.plain)), most);
   figures.plain_peak = std::min(Bytes(get(slot.plain_peak)), most);
+  figures.fitting.reset();
+  if (const std::uint32_t told = get(slot.fitting); told != 0) figures.fitting = told - 1;
   member.trimmed = get(slot.trimmed);
   member.heard = Instant(Duration(get(slot.heartbeat)));
   texts.command = copy(slot.command);
@@ -100,20 +102,40 @@ void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noex
   model.bytes_per_token = get(slot.bytes_per_token);
 }
 
+Pages max_of(const layout::Tenant& tenant, Pages pool) noexcept {
+  return std::min(Pages(get(tenant.max_pages)), pool);
+}
+
+Pages min_of(const layout::Tenant& tenant, Pages max) noexcept {
+  return std::min(Pages(get(tenant.min_pages)), max);
+}
+
 }  // namespace
 
 std::uint32_t slots_end(const layout::File& file) noexcept {
   return std::min(get(file.header.slots_used), layout::kSlots);
 }
 
-layout::SlotState state_of(const layout::Slot& slot) noexcept {
-  const auto state = static_cast<layout::SlotState>(get(slot.state));
+SlotAccount account_of(const layout::File& file, std::uint32_t slot, Pages most) noexcept {
+  constexpr std::uint64_t kCharge = (1ULL << layout::kTenantShift) - 1;
+  constexpr std::uint64_t kTenant = (1ULL << (layout::kStateShift - layout::kTenantShift)) - 1;
+  const std::uint64_t word = get(file.accounts[slot]);
+  const auto state = static_cast<layout::SlotState>(word >> layout::kStateShift);
   const bool known = state == layout::SlotState::live || state == layout::SlotState::limbo;
-  return known ? state : layout::SlotState::free;
+  const auto tenant = static_cast<std::uint32_t>(word >> layout::kTenantShift & kTenant);
+  return {known ? state : layout::SlotState::free, std::min(tenant, layout::kTenants),
+          std::min(Pages(word & kCharge), most)};
 }
 
-Pages charge_of(const layout::Slot& slot, Pages most) noexcept {
-  return std::min(Pages(get(slot.charged)), most);
+void set_account(layout::File& file, std::uint32_t slot, const SlotAccount& account) noexcept {
+  set(file.accounts[slot],
+      std::uint64_t{static_cast<std::uint32_t>(account.state)} << layout::kStateShift |
+          std::uint64_t{account.tenant} << layout::kTenantShift | account.charged.value);
+}
+
+std::uint32_t tenant_of_living(const layout::File& file, std::uint32_t slot) noexcept {
+  const SlotAccount account = account_of(file, slot, {});
+  return account.state == layout::SlotState::live ? account.tenant : layout::kTenants;
 }
 
 PoolSize size_of(const layout::File& file, Pages most) noexcept {
@@ -133,32 +155,35 @@ void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
   books.charged = books.limbo = Pages{};
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) books.tenants[i] = TenantBook{};
   books.tenants_end = 0;
-  const std::uint32_t end = slots_end(file);
-  for (std::uint32_t k = 0; k < end; ++k) {
-    const layout::Slot& slot = file.slots[k];
-    const layout::SlotState state = state_of(slot);
-    if (state == layout::SlotState::free) continue;
-    const bool living = state == layout::SlotState::live && !dead[k];
-    const Pages charged = charge_of(slot, size.most);
-    (living ? books.charged : books.limbo) += charged;
-    const std::uint32_t name = get(slot.tenant);
-    if (name >= layout::kTenants) continue;
-    TenantBook& tenant = books.tenants[name];
-    (living ? tenant.charged : tenant.limbo) += charged;
+  books.slots_end = slots_end(file);
+  for (std::uint32_t k = 0; k < books.slots_end; ++k) {
+    const SlotAccount account = account_of(file, k, size.most);
+    if (account.state == layout::SlotState::free) continue;
+    const bool living = account.state == layout::SlotState::live && !dead[k];
+    (living ? books.charged : books.limbo) += account.charged;
+    if (account.tenant >= layout::kTenants) continue;
+    TenantBook& tenant = books.tenants[account.tenant];
+    (living ? tenant.charged : tenant.limbo) += account.charged;
     tenant.living = tenant.living || living;
-    books.tenants_end = std::max(books.tenants_end, name + 1);
+    books.tenants_end = std::max(books.tenants_end, account.tenant + 1);
   }
+  // Not the weight: it lies among words that every plan writes.
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) {
-    const TenantLimits limits = limits_of(file.tenants[i], pool);
-    books.tenants[i].min = limits.min;
-    books.tenants[i].max = limits.max;
+    books.tenants[i].max = max_of(file.tenants[i], pool);
+    books.tenants[i].min = min_of(file.tenants[i], books.tenants[i].max);
   }
+}
+
+void draw_near(const layout::File& file, std::uint32_t own, std::uint32_t end) noexcept {
+  constexpr std::uint32_t kInALine = 64 / sizeof(layout::Account);
+  for (std::uint32_t k = 0; k < end; k += kInALine) __builtin_prefetch(&file.accounts[k]);
+  __builtin_prefetch(&file.accounts[own], 1);
 }
 
 TenantLimits limits_of(const layout::Tenant& tenant, Pages pool) noexcept {
   TenantLimits limits;
-  limits.max = std::min(Pages(get(tenant.max_pages)), pool);
-  limits.min = std::min(Pages(get(tenant.min_pages)), limits.max);
+  limits.max = max_of(tenant, pool);
+  limits.min = min_of(tenant, limits.max);
   limits.weight = std::max(get(tenant.weight), 1U);
   return limits;
 }
@@ -224,6 +249,7 @@ void clear_texts(layout::Slot& slot) noexcept {
   }
   set(slot.pid, std::int64_t{0});
   set(slot.trimmed, 0U);
+  set(slot.fitting, 0U);
   for (layout::I64* cell : {&slot.want_since, &slot.claim_since, &slot.heartbeat}) {
     set(*cell, std::int64_t{0});
   }

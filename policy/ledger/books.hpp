@@ -17,9 +17,18 @@ using SlotSet = std::bitset<layout::kSlots>;
 // No slot from here on was ever taken.
 std::uint32_t slots_end(const layout::File& file) noexcept;
 
-// The state as written, `free` if it is none of the known ones.
-layout::SlotState state_of(const layout::Slot& slot) noexcept;
-Pages charge_of(const layout::Slot& slot, Pages most) noexcept;
+// What an account says of its slot.
+struct SlotAccount {
+  layout::SlotState state = layout::SlotState::free;  // also if it is none of the known ones
+  std::uint32_t tenant = 0;                           // its place; kTenants: none that there is
+  Pages charged;
+};
+
+SlotAccount account_of(const layout::File& file, std::uint32_t slot, Pages most) noexcept;
+// One store. pre: amount and tenant are in range.
+void set_account(layout::File& file, std::uint32_t slot, const SlotAccount& account) noexcept;
+// The tenant's place of a slot whose member lives, or is not buried yet; else kTenants.
+std::uint32_t tenant_of_living(const layout::File& file, std::uint32_t slot) noexcept;
 
 // `most` is what this process knows for sure; without it, what the file says of the GPU.
 PoolSize size_of(const layout::File& file, Pages most) noexcept;
@@ -29,6 +38,11 @@ PoolSize size_of(const layout::File& file) noexcept;
 // under the mutex, else the sums may be of different moments.
 void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
                 Books& books) noexcept;
+
+// Asks for the cache lines of the accounts below `end`, to write `own`: they come while the mutex
+// is being taken, and nobody has to wait for them under it. Touches nothing, so that the file need
+// not be intact.
+void draw_near(const layout::File& file, std::uint32_t own, std::uint32_t end) noexcept;
 
 TenantLimits limits_of(const layout::Tenant& tenant, Pages pool) noexcept;
 std::string name_of(const layout::Tenant& tenant);

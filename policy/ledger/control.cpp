@@ -53,7 +53,7 @@ class Change {
     const std::uint32_t end = slots_end(file());
     for (std::uint32_t k = 0; k < end; ++k) {
       const layout::Slot& slot = file().slots[k];
-      const bool its = slot.tenant.load() == tenant && state_of(slot) == layout::SlotState::live &&
+      const bool its = tenant_of_living(file(), k) == tenant &&
                        file_.locked_elsewhere(layout::kLivenessByte + k);
       if (its) most = std::max(most, std::min(Pages(slot.least.load()), books_->most));
     }
@@ -71,7 +71,7 @@ class Change {
   void wake_all() {
     const std::uint32_t end = slots_end(file());
     for (std::uint32_t k = 0; k < end; ++k) {
-      if (state_of(file().slots[k]) == layout::SlotState::live) ring(file().slots[k].bell);
+      if (account_of(file(), k, {}).state == layout::SlotState::live) ring(file().slots[k].bell);
     }
   }
 

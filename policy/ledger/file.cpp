@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <optional>
 #include <utility>
 
 namespace kvcached::ledger {
@@ -47,16 +48,19 @@ bool PoolFile::try_lock(std::int64_t byte, LockKind kind) const noexcept {
 
 bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept {
   const Duration patience = std::chrono::milliseconds(milliseconds);
-  const Instant begin = steady_clock().now();
   timespec sleep{0, kFirstSleep};
-  while (!try_lock(byte, kind)) {
+  std::optional<Instant> begin;
+  for (;;) {
+    if (mapped_ != nullptr && !intact()) return false;
+    if (try_lock(byte, kind)) return true;
     // No other error passes by waiting.
     if (errno != EAGAIN && errno != EACCES && errno != EINTR) return false;
-    if (steady_clock().now() - begin >= patience) return false;
+    const Instant now = steady_clock().now();
+    if (now - begin.value_or(now) >= patience) return false;
+    if (!begin) begin = now;
     ::nanosleep(&sleep, nullptr);
     if (sleep.tv_nsec < kLongestSleep) sleep.tv_nsec *= 2;
   }
-  return true;
 }
 
 void PoolFile::unlock(std::int64_t byte) const noexcept {

@@ -33,7 +33,8 @@ class PoolFile {
 
   // At once, or not at all. A shared lock needs a readable descriptor, an exclusive one a writable.
   bool try_lock(std::int64_t byte, LockKind kind) const noexcept;
-  // Tries again for about `milliseconds`, asleep in between.
+  // Tries again for about `milliseconds`, asleep in between; 0: once. A mapped file is found intact
+  // before each try, not under the lock, where others would wait for it; else false.
   bool lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept;
   void unlock(std::int64_t byte) const noexcept;
   // Whether another open file description holds a lock on the byte.
@@ -56,7 +57,7 @@ std::array<std::uint64_t, 2> boot_id() noexcept;
 std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept;
 GpuUuid uuid_of(const layout::Header& header) noexcept;
 
-// "GPU-…-v2".
+// "GPU-…-v3".
 std::string file_name(const GpuUuid& uuid);
 
 // Opens or creates the pool's file, locked, checked, mapped and present. See Ledger::open.

@@ -39,6 +39,7 @@ class FileLedger final : public Ledger {
   void wake() noexcept override;
   Pages pool() const noexcept override;
   TenantLimits limits() const noexcept override;
+  Pages reach() const noexcept override;
   Snapshot snapshot() const override;
   void abandon() noexcept override;
 
@@ -57,6 +58,7 @@ class FileLedger final : public Ledger {
 
   // Under the lock.
   Pages restate() noexcept;
+  void heard() noexcept;
   void plan() noexcept;
   void claim(Pages wish) noexcept;
 

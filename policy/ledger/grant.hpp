@@ -1,6 +1,7 @@
 // The rules of granting, as functions of the books alone.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -38,6 +39,7 @@ struct Books {
   Pages limbo;
   std::array<TenantBook, layout::kTenants> tenants;
   std::uint32_t tenants_end = 0;  // no tenant from here on is named by a slot
+  std::uint32_t slots_end = 0;    // no slot from here on was ever taken
 
   constexpr Pages free() const { return pool.minus_clamped(charged).minus_clamped(limbo); }
 
@@ -74,6 +76,14 @@ struct Books {
 constexpr bool may_grant(const Books& books, std::uint32_t tenant, Pages pages) {
   const TenantBook& own = books.tenants[tenant];
   return pages <= own.max.minus_clamped(own.charged) && pages <= books.spare_for(tenant);
+}
+
+// The most that a tenant can ever hold while limits are what they are: its maximum, and no page of
+// the other minimums. What others hold beyond those comes back sooner or later.
+constexpr Pages reach(const Books& books, std::uint32_t tenant) {
+  const TenantBook& own = books.tenants[tenant];
+  const Pages others = books.promised().minus_clamped(own.living ? own.min : Pages{});
+  return std::min(own.max, books.pool.minus_clamped(others));
 }
 
 // Whether the pool can keep `min` for a tenant that has no living member yet.

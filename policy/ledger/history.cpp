@@ -38,8 +38,8 @@ std::array<Use, layout::kTenants> add_members(const layout::File& file, Pages mo
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
     const layout::Slot& slot = file.slots[k];
-    const std::uint32_t tenant = slot.tenant.load();
-    if (state_of(slot) != layout::SlotState::live || tenant >= sums.size()) continue;
+    const std::uint32_t tenant = tenant_of_living(file, k);
+    if (tenant >= sums.size()) continue;
     sums[tenant].used += std::min(of(slot.used), most);
     sums[tenant].want += std::min(of(slot.want), most);
   }

@@ -18,7 +18,7 @@ static_assert(U64::is_always_lock_free && sizeof(U64) == 8);
 static_assert(I64::is_always_lock_free && sizeof(I64) == 8);
 
 inline constexpr std::uint64_t kMagic = 0x6c6f6f7064766b01;  // "\1kvdpool" in little-endian bytes
-inline constexpr std::uint32_t kVersion = 2;                 // also the end of the file's name
+inline constexpr std::uint32_t kVersion = 3;                 // also the end of the file's name
 inline constexpr std::uint32_t kSlots = 256;
 inline constexpr std::uint32_t kTenants = 256;  // one a slot suffices: a tenant without slots ends
 inline constexpr std::uint64_t kMaxPoolPages = 1ULL << 40;
@@ -114,16 +114,22 @@ static_assert(offsetof(Tenant, generation) == 128 && offsetof(Tenant, waits) == 
 enum class SlotState : std::uint32_t {
   free = 0,
   live = 1,
-  limbo = 2,  // the member is dead, `charged` is what the driver has yet to free
+  limbo = 2,  // the member is dead, its charge is what the driver has yet to free
 };
 
+// All that a charge has to read of a slot, in one word: its state, above kStateShift; the place of
+// its tenant, above kTenantShift; and the pages charged. Eight slots share a cache line, so that
+// the sums are made of few lines although another processor wrote each of them last; and every
+// change is a single store, which no death can cut in half. Changed under the mutex. The pages
+// count in every state but free.
+using Account = U64;
+inline constexpr unsigned kTenantShift = 48;
+inline constexpr unsigned kStateShift = 60;
+static_assert(kMaxPoolPages < 1ULL << kTenantShift);
+static_assert(kTenants <= 1U << (kStateShift - kTenantShift));
+
 struct alignas(128) Slot {
-  // Changed under the mutex. `charged` counts in every state but free, so death and burial are a
-  // single store each and no crash can lose pages in between.
-  U32 state;
-  U32 tenant;
-  U64 charged;
-  I64 limbo_since;  // nanoseconds of the monotonic clock
+  I64 limbo_since;  // nanoseconds of the monotonic clock; under the mutex, as the next
   U64 generation;   // one more with every member
   // Odd while the owner changes anything below.
   U32 sequence;
@@ -160,12 +166,12 @@ struct alignas(128) Slot {
   U64 plain;  // bytes of the GPU that the pool knows nothing else of
   U64 plain_peak;
   U32 trimmed;  // the tenant's `trim` that it has obeyed
-  U32 unused;
-  std::array<U64, 12> spare;
+  U32 fitting;  // tokens of the longest request that fits, plus 1; 0: not told
+  std::array<U64, 14> spare;
 };
 static_assert(sizeof(Slot) == 640 && alignof(Slot) == 128);
-static_assert(offsetof(Slot, charged) == 8 && offsetof(Slot, sequence) == 32);
-static_assert(offsetof(Slot, command) == 128 && offsetof(Slot, model) == 384);
+static_assert(offsetof(Slot, generation) == 8 && offsetof(Slot, sequence) == 16);
+static_assert(offsetof(Slot, command) == 112 && offsetof(Slot, model) == 368);
 
 struct MomentTenant {
   U32 place;
@@ -194,14 +200,16 @@ static_assert(sizeof(MomentTenant) == 20 && sizeof(Moment) == 704);
 
 struct File {
   Header header;
+  std::array<Account, kSlots> accounts;  // of the slot with the same number
   std::array<Tenant, kTenants> tenants;
   std::array<Slot, kSlots> slots;
   std::array<Moment, kMoments> moments;
 };
-static_assert(offsetof(File, tenants) == 256);
-static_assert(offsetof(File, slots) == 256 + 256 * 512);
-static_assert(offsetof(File, moments) == 256 + 256 * 512 + 256 * 640);
-static_assert(sizeof(File) == 256 + 256 * 512 + 256 * 640 + 600 * 704);
+static_assert(offsetof(File, accounts) == 256);
+static_assert(offsetof(File, tenants) == 256 + 256 * 8);
+static_assert(offsetof(File, slots) == 256 + 256 * 8 + 256 * 512);
+static_assert(offsetof(File, moments) == 256 + 256 * 8 + 256 * 512 + 256 * 640);
+static_assert(sizeof(File) == 256 + 256 * 8 + 256 * 512 + 256 * 640 + 600 * 704);
 
 inline constexpr std::size_t kFileSize = (sizeof(File) + 4095) / 4096 * 4096;
 

@@ -14,14 +14,10 @@ namespace kvcached::ledger {
 // Waits once for a stopped holder, then only tries until it got the lock.
 bool FileLedger::lock(int patience) const noexcept {
   if (abandoned_.load()) return false;
-  const bool got = try_only_ ? file_.try_lock(layout::kMutexByte, LockKind::exclusive)
-                             : file_.lock_within(layout::kMutexByte, LockKind::exclusive, patience);
+  const bool got =
+      file_.lock_within(layout::kMutexByte, LockKind::exclusive, try_only_ ? 0 : patience);
   if (!got) test_point(try_only_ ? "lock.tried" : "lock.waited");
   try_only_ = !got;
-  if (got && !file_.intact()) {
-    unlock();
-    return false;
-  }
   return got;
 }
 
@@ -34,24 +30,25 @@ layout::Slot* FileLedger::own_slot() const noexcept {
   return here() ? &file_.mapped()->slots[slot_] : nullptr;
 }
 
-// Writes the own slot as it must be: books what an uncharge could not, and mends what a stray
-// write of some other process may have done to it. The state comes last: it makes the rest count.
-// Returns what is booked as given back.
+// Writes the own account as it must be: books what an uncharge could not, and mends what a stray
+// write of some other process may have done to it. Returns what is booked as given back.
 Pages FileLedger::restate() noexcept {
-  layout::Slot& slot = file_.mapped()->slots[slot_];
-  const Pages before = charge_of(slot, most_);
-  set(slot.charged, own_.load());
-  set(slot.tenant, tenant_);
-  set(slot.heartbeat, std::int64_t{clock_.now().time_since_epoch().count()});
-  layout::U32& used = file_.mapped()->header.slots_used;
-  if (used.load() <= slot_) set(used, slot_ + 1);
-  set(slot.state, static_cast<std::uint32_t>(layout::SlotState::live));
+  layout::File& file = *file_.mapped();
+  const Pages before = account_of(file, slot_, most_).charged;
+  if (file.header.slots_used.load() <= slot_) set(file.header.slots_used, slot_ + 1);
+  set_account(file, slot_, {layout::SlotState::live, tenant_, charged()});
   return before.minus_clamped(charged());
 }
 
-// With the books of now; under the lock.
+void FileLedger::heard() noexcept {
+  set(file_.mapped()->slots[slot_].heartbeat,
+      std::int64_t{clock_.now().time_since_epoch().count()});
+}
+
+// With the books of now; under the lock. Only a plan counts on whom was heard of.
 void FileLedger::plan() noexcept {
   layout::File& file = *file_.mapped();
+  heard();
   read_books(file, size(), {}, books_);
   planning_.plan(file, books_, clock_.now());
 }
@@ -90,6 +87,7 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
   if (abandoned_.load()) return false;
   const Hold hold(mutex_);
   if (slot_ == kNoSlot) return false;
+  draw_near(*file_.mapped(), slot_, books_.slots_end);
   if (!lock(kPatience)) {
     if (!here()) return false;
     read_books(*file_.mapped(), size(), {}, books_);
@@ -112,9 +110,16 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
   }
   if (granted) {
     own_ += pages.value;
-    set(slot.charged, own_.load());
+    restate();
     test_point("charge.after");
-    if (slot.claim.load() != 0 && wish) claim(wish);
+    if (wish && slot.claim.load() != 0) claim(wish);
+  }
+  if (contested) {
+    if (granted) plan();
+    planning_.commit(file);
+  }
+  unlock();
+  if (granted) {
     if (refused_at_) granted_at_ = clock_.now();
     count_grant(tenant(), pages);
     end_refusal();
@@ -122,11 +127,6 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
     refused(pages);
     if (wish && !refused_at_) refused_at_ = clock_.now();
   }
-  if (contested) {
-    if (granted) plan();
-    planning_.commit(file);
-  }
-  unlock();
   return granted;
 }
 
@@ -150,6 +150,7 @@ void FileLedger::uncharge(Pages pages) noexcept {
   if (slot_ == kNoSlot) return;
   own_ = Pages(own_.load()).minus_clamped(pages).value;
   test_point("uncharge.before");
+  __builtin_prefetch(&file_.mapped()->accounts[slot_], 1);
   if (!lock(kPatience)) return;
   const Pages given = restate();
   test_point("uncharge.after");
@@ -167,12 +168,18 @@ void FileLedger::uncharge(Pages pages) noexcept {
 Pages FileLedger::reap(Bytes gpu_free) noexcept {
   if (abandoned_.load()) return {};
   const Hold hold(mutex_);
+  if (!file_.intact()) return limbo_;
+  const SlotSet suspects = find_dead(file_, slot_);
+  test_point("reap.suspected");
   if (!lock(kPatience)) return limbo_;
-  if (slot_ != kNoSlot) restate();
+  if (slot_ != kNoSlot) {
+    restate();
+    heard();
+  }
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
   const Pages free = std::min(pages_down(gpu_free), Pages(layout::kMaxPoolPages));
-  bury_dead(file_, slot_, most_, now);
+  bury_dead(file_, slot_, suspects, most_, now);
   limbo_ = settle_limbo(file, size(), free, now, books_);
   set(file.header.gpu_free, free.value + 1);
   // Claims age, claimants die, what was limbo may be free now, and a user's change may have been

@@ -38,7 +38,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.locked");
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
-  bury_dead(file_, kNoSlot, most_, now);
+  bury_dead(file_, kNoSlot, SlotSet().set(), most_, now);
   limbo_ = settle_limbo(file, size(), {}, now, books_);
   const std::uint32_t taken = take_slot(file_);
   if (taken == kNoSlot) {
@@ -61,6 +61,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.filled");
   slot_ = taken;
   restate();
+  heard();
   test_point("join.live");
   unlock();
   return true;
@@ -120,6 +121,7 @@ void FileLedger::publish(const Figures& figures) noexcept {
     set(slot->least, figures.least.value);
     set(slot->plain, figures.plain.value);
     set(slot->plain_peak, figures.plain_peak.value);
+    set(slot->fitting, figures.fitting ? std::max(*figures.fitting + 1, 1U) : 0U);
   }
   count_figures(tenant(), told_, figures);
   told_ = figures;
@@ -174,14 +176,25 @@ TenantLimits FileLedger::limits() const noexcept {
   return limits_of(tenant(), size().now);
 }
 
+// Without the lock on the file: a limit that changes meanwhile is seen by the next look.
+Pages FileLedger::reach() const noexcept {
+  if (abandoned_.load()) return {};
+  const Hold hold(mutex_);
+  if (!here()) return {};
+  read_books(*file_.mapped(), size(), {}, books_);
+  return kvcached::ledger::reach(books_, tenant_);
+}
+
 Snapshot FileLedger::snapshot() const {
   if (abandoned_.load()) return {};
   const auto numbers = std::make_unique<Numbers>();
   {
     const Hold hold(mutex_);
+    if (!file_.intact()) return {};
+    const SlotSet suspects = find_dead(file_, slot_);
     const bool locked = lock(kPatience);
-    const bool readable = file_.intact();
-    if (readable) read_numbers(file_, slot_, size(), *numbers);
+    const bool readable = locked || file_.intact();
+    if (readable) read_numbers(file_, slot_, suspects, size(), *numbers);
     if (locked) unlock();
     if (!readable) return {};
   }
@@ -207,7 +220,7 @@ FileLedger::~FileLedger() {
   test_point("leave.before");
   // Letting go first makes us dead; then the common way takes its course.
   file_.unlock(layout::kLivenessByte + slot_);
-  bury_dead(file_, kNoSlot, most_, clock_.now());
+  bury_dead(file_, kNoSlot, SlotSet().set(slot_), most_, clock_.now());
   unlock();
 }
 

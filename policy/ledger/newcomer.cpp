@@ -9,7 +9,8 @@ namespace kvcached::ledger {
 std::uint32_t take_slot(const PoolFile& file) noexcept {
   const layout::File& mapped = *file.mapped();
   for (std::uint32_t k = 0; k < layout::kSlots; ++k) {
-    if (k < slots_end(mapped) && state_of(mapped.slots[k]) != layout::SlotState::free) continue;
+    const bool free = account_of(mapped, k, {}).state == layout::SlotState::free;
+    if (k < slots_end(mapped) && !free) continue;
     // Held nevertheless: by a member that left and whose forked child is still to let go.
     if (file.try_lock(layout::kLivenessByte + k, LockKind::exclusive)) return k;
   }
@@ -19,10 +20,10 @@ std::uint32_t take_slot(const PoolFile& file) noexcept {
 std::uint32_t place_for(const layout::File& file, std::string_view tenant) noexcept {
   SlotSet used;
   for (std::uint32_t k = 0; k < slots_end(file); ++k) {
-    const std::uint32_t name = file.slots[k].tenant.load();
-    if (state_of(file.slots[k]) == layout::SlotState::free || name >= used.size()) continue;
-    if (is_named(file.tenants[name], tenant)) return name;
-    used[name] = true;
+    const SlotAccount account = account_of(file, k, {});
+    if (account.state == layout::SlotState::free || account.tenant >= used.size()) continue;
+    if (is_named(file.tenants[account.tenant], tenant)) return account.tenant;
+    used[account.tenant] = true;
   }
   std::uint32_t unused = 0;
   while (unused + 1 < used.size() && used[unused]) ++unused;

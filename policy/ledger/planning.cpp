@@ -79,11 +79,11 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
     const layout::Slot& slot = file.slots[k];
-    const std::uint32_t tenant = slot.tenant.load();
-    if (state_of(slot) != layout::SlotState::live || tenant >= layout::kTenants) continue;
-    balance::Tenant* const record = find(tenant);
+    const SlotAccount account = account_of(file, k, most);
+    if (account.state != layout::SlotState::live || account.tenant >= layout::kTenants) continue;
+    balance::Tenant* const record = find(account.tenant);
     if (record == nullptr) continue;
-    const Pages charged = charge_of(slot, most);
+    const Pages charged = account.charged;
     const Pages stripe = pages(slot.stripe, most);
     const bool silent = now - instant(slot.heartbeat, now) > kSilence;
     // What a member cannot or does not give back is in use.
@@ -156,11 +156,8 @@ void Planning::commit(layout::File& file) noexcept {
   set(file.header.contested, std::uint32_t{contested});
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
-    layout::Slot& slot = file.slots[k];
-    const std::uint32_t tenant = slot.tenant.load();
-    if (tenant < called.size() && called[tenant] && state_of(slot) == layout::SlotState::live) {
-      ring(slot.bell);
-    }
+    const std::uint32_t tenant = tenant_of_living(file, k);
+    if (tenant < called.size() && called[tenant]) ring(file.slots[k].bell);
   }
 }
 

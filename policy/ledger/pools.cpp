@@ -101,7 +101,7 @@ std::vector<Snapshot> read_pools(const std::string& directory,
   for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
     const layout::File& mapped = *file.mapped();
     const auto numbers = std::make_unique<Numbers>();
-    read_numbers(file, layout::kSlots, size_of(mapped), *numbers);
+    read_numbers(file, layout::kSlots, SlotSet().set(), size_of(mapped), *numbers);
     if (locked) file.unlock(layout::kMutexByte);
     if (!file.intact()) return "damaged: it shrank";
     pools.push_back(complete(mapped, *numbers));

@@ -9,11 +9,9 @@ namespace {
 
 std::int64_t nanoseconds(Instant instant) noexcept { return instant.time_since_epoch().count(); }
 
-// A store each, in an order that a death in between leaves right: the slot counts until the end.
-void empty(layout::Slot& slot) noexcept {
-  set(slot.charged, std::uint64_t{0});
+void empty(layout::File& file, std::uint32_t slot) noexcept {
+  set_account(file, slot, {});
   test_point("reap.emptied");
-  set(slot.state, static_cast<std::uint32_t>(layout::SlotState::free));
 }
 
 bool overdue(layout::Slot& slot, Instant now) noexcept {
@@ -36,29 +34,34 @@ Pages note_base(layout::Header& header, Pages sum, bool nobody_dead) noexcept {
 
 }  // namespace
 
-SlotSet find_dead(const PoolFile& file, std::uint32_t own) noexcept {
+SlotSet find_dead(const PoolFile& file, std::uint32_t own, const SlotSet& among) noexcept {
   SlotSet dead;
   const std::uint32_t end = slots_end(*file.mapped());
   for (std::uint32_t k = 0; k < end; ++k) {
-    if (k == own || state_of(file.mapped()->slots[k]) != layout::SlotState::live) continue;
+    if (k == own || !among[k]) continue;
+    if (account_of(*file.mapped(), k, {}).state != layout::SlotState::live) continue;
     dead[k] = !file.locked_elsewhere(layout::kLivenessByte + k);
   }
   return dead;
 }
 
-void bury_dead(const PoolFile& file, std::uint32_t own, Pages most, Instant now) noexcept {
-  const SlotSet dead = find_dead(file, own);
+void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, Pages most,
+               Instant now) noexcept {
+  if (suspects.none()) return;
+  const SlotSet dead = find_dead(file, own, suspects);
   for (std::uint32_t k = 0; k < dead.size(); ++k) {
     if (!dead[k]) continue;
     layout::Slot& slot = file.mapped()->slots[k];
     { const SlotChange repaired(slot); }
-    if (!charge_of(slot, most)) {
-      empty(slot);
+    SlotAccount account = account_of(*file.mapped(), k, most);
+    if (!account.charged) {
+      empty(*file.mapped(), k);
       continue;
     }
     set(slot.limbo_since, nanoseconds(now));
     test_point("reap.dated");
-    set(slot.state, static_cast<std::uint32_t>(layout::SlotState::limbo));
+    account.state = layout::SlotState::limbo;
+    set_account(*file.mapped(), k, account);
     test_point("reap.buried");
   }
 }
@@ -76,8 +79,9 @@ Pages settle_limbo(layout::File& file, PoolSize size, std::optional<Pages> gpu_f
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
     layout::Slot& slot = file.slots[k];
-    if (state_of(slot) != layout::SlotState::limbo) continue;
-    const Pages pages = charge_of(slot, size.most);
+    const SlotAccount account = account_of(file, k, size.most);
+    if (account.state != layout::SlotState::limbo) continue;
+    const Pages pages = account.charged;
     const bool all_there = gpu_free && physical >= free + pages;
     const bool grown = gpu_free && sum.minus_clamped(base) >= pages - pages / 8;
     const bool late = overdue(slot, now);
@@ -88,7 +92,7 @@ Pages settle_limbo(layout::File& file, PoolSize size, std::optional<Pages> gpu_f
     if (!all_there && !grown) {
       file.header.unconfirmed.fetch_add(pages.value, std::memory_order_relaxed);
     }
-    empty(slot);
+    empty(file, k);
     free += pages;
     sum -= pages;
   }

@@ -27,13 +27,17 @@ namespace kvcached::ledger {
 
 inline constexpr Duration kLimboPatience = std::chrono::seconds(5);
 
-// All under the mutex, on a mapping just found intact.
+// All on a mapping just found intact; all but find_dead under the mutex.
 
-// The members whose liveness byte nobody holds. `own` is never among them: the lock is ours.
-SlotSet find_dead(const PoolFile& file, std::uint32_t own) noexcept;
+// Of the living slots in `among`, those whose liveness byte nobody holds. `own` is never among
+// them: the lock is ours. A system call for each, so that it is asked before the mutex is taken
+// where that can be. Without the mutex the answer is a suspicion: the slot may be somebody's since.
+SlotSet find_dead(const PoolFile& file, std::uint32_t own,
+                  const SlotSet& among = SlotSet().set()) noexcept;
 
 // Moves the charges of dead members to limbo, and repairs what they left half-written.
-void bury_dead(const PoolFile& file, std::uint32_t own, Pages most, Instant now) noexcept;
+void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, Pages most,
+               Instant now) noexcept;
 
 // Lets go of limbo that is proven free or older than kLimboPatience. `gpu_free` is what the
 // driver has free; without it only time counts. Returns what stays.

@@ -9,16 +9,14 @@
 
 namespace kvcached::ledger {
 
-void read_numbers(const PoolFile& file, std::uint32_t own, PoolSize size,
+void read_numbers(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, PoolSize size,
                   Numbers& numbers) noexcept {
   const layout::File& mapped = *file.mapped();
-  numbers.dead = find_dead(file, own);
+  numbers.dead = find_dead(file, own, suspects);
   read_books(mapped, size, numbers.dead, numbers.books);
   const std::uint32_t end = slots_end(mapped);
   for (std::uint32_t k = 0; k < end; ++k) {
-    numbers.states[k] = state_of(mapped.slots[k]);
-    numbers.charges[k] = charge_of(mapped.slots[k], size.most);
-    numbers.tenants[k] = mapped.slots[k].tenant.load();
+    numbers.accounts[k] = account_of(mapped, k, size.most);
   }
 }
 
@@ -59,14 +57,15 @@ Snapshot complete(const layout::File& file, const Numbers& numbers) {
     shown[i] = result.tenants.size();
   }
   for (std::uint32_t k = 0; k < layout::kSlots; ++k) {
-    if (numbers.states[k] == layout::SlotState::free) continue;
+    const SlotAccount& account = numbers.accounts[k];
+    if (account.state == layout::SlotState::free) continue;
     MemberState member;
     member.slot = k;
-    member.alive = numbers.states[k] == layout::SlotState::live && !numbers.dead[k];
-    member.charged = numbers.charges[k];
+    member.alive = account.state == layout::SlotState::live && !numbers.dead[k];
+    member.charged = account.charged;
     read_texts(file.slots[k], member);
     member.figures.least = std::min(member.figures.least, books.most);
-    const std::uint32_t tenant = numbers.tenants[k];
+    const std::uint32_t tenant = account.tenant;
     if (tenant < layout::kTenants) member.tenant = name_of(file.tenants[tenant]);
     if (tenant < layout::kTenants && shown[tenant] != 0 && member.alive) {
       TenantState& state = result.tenants[shown[tenant] - 1];
@@ -93,10 +92,17 @@ std::optional<Bytes> Snapshot::unexplained() const {
 
 std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept {
   if (member.model.bytes_per_token == 0) return 0;
-  Pages most = pool.pool;
-  for (const TenantState& tenant : pool.tenants)
-    if (tenant.name == member.tenant) most = std::min(most, tenant.limits.max);
-  return bytes_of(most).value / member.model.bytes_per_token;
+  if (member.figures.fitting) return *member.figures.fitting;
+  Pages max = pool.pool;
+  Pages others;
+  for (const TenantState& tenant : pool.tenants) {
+    if (tenant.name == member.tenant)
+      max = tenant.limits.max;
+    else
+      others += tenant.limits.min;
+  }
+  return bytes_of(std::min(max, pool.pool.minus_clamped(others))).value /
+         member.model.bytes_per_token;
 }
 
 }  // namespace kvcached::ledger

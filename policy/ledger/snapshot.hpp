@@ -11,13 +11,11 @@ namespace kvcached::ledger {
 struct Numbers {
   Books books;
   SlotSet dead;
-  std::array<layout::SlotState, layout::kSlots> states{};
-  std::array<Pages, layout::kSlots> charges{};
-  std::array<std::uint32_t, layout::kSlots> tenants{};
+  std::array<SlotAccount, layout::kSlots> accounts{};
 };
 
-// `own`: the slot of the asking member, kSlots if none.
-void read_numbers(const PoolFile& file, std::uint32_t own, PoolSize size,
+// `own`: the slot of the asking member, kSlots if none. Of the living, only `suspects` can be dead.
+void read_numbers(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, PoolSize size,
                   Numbers& numbers) noexcept;
 
 // Adds names and figures, which need no mutex.

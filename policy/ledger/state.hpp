@@ -55,6 +55,7 @@ struct Figures {
   Bytes plain_peak;            // the most that was
   std::uint64_t evicted = 0;   // blocks that the engine had cached and dropped
   WarmScore stripes_kept;
+  std::optional<std::uint32_t> fitting;  // tokens of its model's longest request that fits now
 };
 
 struct MemberState {
@@ -128,7 +129,8 @@ struct Snapshot {
   std::optional<Bytes> unexplained() const;
 };
 
-// Tokens of the longest request that a member's tenant can ever hold, by its maximum and the pool.
+// Tokens of the longest request that a member's tenant can ever hold: as the member says, which
+// knows its caches, else by what the tenant can ever have.
 std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept;
 
 // The pool as it was within one second.

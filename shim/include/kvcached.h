@@ -94,6 +94,23 @@ typedef struct kvcached_model_info {
  * call replaces the first. */
 KVCACHED_API int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info);
 
+/* Degrading: where this tenant's maximum, the pool, or what others are guaranteed leave less than
+ * one request of `max_seq_len` tokens takes, longer requests than those that fit would wait for
+ * ever.
+ *
+ * Tokens of the longest request of the registered model, on the current device, that fits now:
+ * whole blocks, at most its max_seq_len, and 0 where not one block fits or no model is registered.
+ * What others merely use does not count: it comes back. Never waits, makes no driver call. */
+KVCACHED_API uint32_t kvcached_model_max_seq_len(void);
+
+/* Calls `function(max_seq_len, user)` on the library's thread each time that number changes, down
+ * or up, within about a second; first if it is not the model's full length by then. The caller
+ * refuses new requests that are longer; those that run may finish. The function must not wait, and
+ * neither register models nor create or destroy caches. NULL: no more calls; when it returns, none
+ * is under way (so it is not for the function itself). Replaces the function before. */
+typedef void (*kvcached_max_seq_len_function)(uint32_t max_seq_len, void* user);
+KVCACHED_API int kvcached_model_on_max_seq_len(kvcached_max_seq_len_function function, void* user);
+
 /* ---- Caches: segments that share one space of blocks ------------------------------------- */
 
 typedef struct kvcached_cache kvcached_cache;

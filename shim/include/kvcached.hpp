@@ -79,6 +79,12 @@ inline Result register_model(const Model& model, Capacity& capacity) noexcept {
   return result;
 }
 
+inline std::uint32_t max_seq_len() noexcept { return kvcached_model_max_seq_len(); }
+// `function` as in kvcached.h, or null.
+inline Result on_max_seq_len(kvcached_max_seq_len_function function, void* user) noexcept {
+  return kvcached_model_on_max_seq_len(function, user);
+}
+
 using Segment = kvcached_segment;
 using Range = kvcached_range;
 

@@ -9,17 +9,12 @@
 
 namespace kvcached::member {
 
-namespace {
-
-// What the cache cannot do without: what is pinned, and one longest request beside it.
 Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
   const Pages request = pages_up(std::min(longest_request, bytes_of(stats.all)));
   const Pages stripe = std::max(stats.stripe, Pages(1));
   const Pages stripes = stripe * (request / stripe + (request.value % stripe.value != 0 ? 1 : 0));
   return std::min(stats.all, stats.pinned + stripes);
 }
-
-}  // namespace
 
 ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
                            Bytes longest_request) noexcept {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "policy/ledger/ledger.hpp"
+#include "shim/cache/cache.hpp"
 #include "shim/cache/registry.hpp"
 #include "shim/driver/driver.hpp"
 
@@ -11,6 +12,9 @@ namespace kvcached::member {
 // `longest_request`: what the model's longest request takes, in bytes of its blocks.
 ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
                            Bytes longest_request) noexcept;
+
+// What a cache cannot do without: what is pinned, and one longest request beside it.
+Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept;
 
 // Cheap to take, and other than before when the figures that a plan rests on are.
 struct Outline {

@@ -91,6 +91,7 @@ void Member::describe_model(const ledger::ModelShape& model) noexcept {
   std::uint64_t bytes = 0;
   if (__builtin_mul_overflow(model.bytes_per_token, model.max_seq_len, &bytes)) bytes = ~0ULL;
   longest_request_ = bytes;
+  sequence_.describe(model);
   ledger_->describe_model(model);
 }
 

@@ -8,6 +8,7 @@
 #include "policy/ledger/ledger.hpp"
 #include "policy/settings.hpp"
 #include "shim/cache/budget.hpp"
+#include "shim/member/sequence.hpp"
 
 namespace kvcached::member {
 
@@ -31,6 +32,8 @@ class Member final : public cache::Budget {
   // What one request of the model's greatest length takes; 0: no model was described.
   Bytes longest_request() const noexcept { return Bytes(longest_request_.load()); }
 
+  Sequence& sequence() noexcept { return sequence_; }
+
   // In a forked child: forgets the pool without touching the parent's membership.
   void abandon() noexcept { ledger_->abandon(); }
 
@@ -39,6 +42,7 @@ class Member final : public cache::Budget {
 
   std::unique_ptr<ledger::Ledger> ledger_;
   std::atomic<std::uint64_t> longest_request_{0};  // bytes
+  Sequence sequence_;
 };
 
 // While it lives, charges of this thread to this member are paid from pages that were charged

@@ -1,4 +1,5 @@
 // Caches through the public interface: blocks, stripes, waiting, and the model's shape.
+#include <atomic>
 #include <set>
 
 #include "tests/api/gpu.hpp"
@@ -238,6 +239,26 @@ TEST_F(Caches, AnAllocationServesOneCacheOnly) {
   EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
 }
 
+// Told of a length only when it changes, and of none that is not there.
+TEST_F(Caches, ModelLengthIsToldWhileThereIsAListener) {
+  static std::atomic<std::uint32_t> told;
+  told = 0;
+  ASSERT_EQ(
+      kvcached_model_on_max_seq_len([](std::uint32_t tokens, void*) { told = tokens; }, nullptr),
+      KVCACHED_OK);
+  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16};
+  ASSERT_EQ(kvcached_model_register(&model, nullptr), KVCACHED_OK);
+  ASSERT_TRUE(eventually([&] { return told != 0; }));
+  EXPECT_LT(told, 1U << 30);
+  EXPECT_EQ(told, kvcached_model_max_seq_len());
+  ASSERT_EQ(kvcached_model_on_max_seq_len(nullptr, nullptr), KVCACHED_OK);
+  told = 0;
+  model.max_seq_len = 1U << 29;
+  ASSERT_EQ(kvcached_model_register(&model, nullptr), KVCACHED_OK);
+  usleep(300'000);
+  EXPECT_EQ(told, 0U);
+}
+
 TEST_F(Caches, ModelShapeGivesTokens) {
   kvcached_model model{};
   model.struct_size = sizeof model;
@@ -254,6 +275,8 @@ TEST_F(Caches, ModelShapeGivesTokens) {
   EXPECT_EQ(info.bytes_per_token, 2ULL * 40 * 40 * 128 * 2);
   EXPECT_GT(info.capacity_tokens, 0U);
   EXPECT_EQ(info.guaranteed_tokens, 0U);
+  EXPECT_EQ(kvcached_model_max_seq_len(),
+            std::min<std::uint64_t>(info.capacity_tokens, 4096) / 16 * 16);
   model.layers = 0;
   EXPECT_EQ(kvcached_model_register(&model, &info), KVCACHED_INVALID);
   EXPECT_EQ(kvcached_model_register(nullptr, nullptr), KVCACHED_INVALID);

@@ -112,9 +112,13 @@ Plan read_plan(const std::uint8_t* data, std::size_t size) {
       case 0:  // the header
         place %= sizeof(layout::Header);
         break;
-      case 1:  // the first slots, field by field
-        place = offsetof(layout::File, slots) + place % (8 * sizeof(layout::Slot)) / 4 * 4;
+      case 1: {  // the first slots and their accounts, field by field
+        constexpr std::size_t kAccounts = 8 * sizeof(layout::Account);
+        place = place % (kAccounts + 8 * sizeof(layout::Slot)) / 4 * 4;
+        place += place < kAccounts ? offsetof(layout::File, accounts)
+                                   : offsetof(layout::File, slots) - kAccounts;
         break;
+      }
       case 2:  // the first tenants
         place = offsetof(layout::File, tenants) + place % (4 * sizeof(layout::Tenant)) / 4 * 4;
         break;

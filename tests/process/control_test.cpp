@@ -3,9 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <array>
 #include <chrono>
-#include <cstdio>
 #include <string>
 #include <thread>
 
@@ -17,11 +15,6 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 
-struct Answer {
-  int status = -1;
-  std::string text;  // both outputs
-};
-
 class Control : public TenantPool {
  protected:
   // Has taken blocks once, uses none, and would keep them.
@@ -30,17 +23,6 @@ class Control : public TenantPool {
     EXPECT_GE(tenant.number("acquire " + count + " 20000"), blocks);
     EXPECT_EQ(tenant.ask("expect " + count), "expecting");
     EXPECT_EQ(tenant.ask("release"), "released");
-  }
-  Answer kvcached(const std::string& words) const {
-    Answer answer;
-    const std::string command =
-        build_folder() + "/kvcached " + words + " --dir " + pool_.path() + " 2>&1";
-    FILE* const pipe = popen(command.c_str(), "r");
-    std::array<char, 512> line{};
-    while (fgets(line.data(), line.size(), pipe) != nullptr) answer.text += line.data();
-    const int status = pclose(pipe);
-    answer.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    return answer;
   }
   // Until its agent has just gone to sleep for a second, as idle ones do.
   void wait_asleep() const {

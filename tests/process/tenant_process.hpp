@@ -106,6 +106,21 @@ class TenantPool : public ::testing::Test {
     if (!key.empty()) e[key] = value;
     return e;
   }
+  struct Answer {
+    int status = -1;
+    std::string text;  // both outputs
+  };
+  Answer kvcached(const std::string& words) const {
+    Answer answer;
+    const std::string command =
+        build_folder() + "/kvcached " + words + " --dir " + pool_.path() + " 2>&1";
+    FILE* const pipe = popen(command.c_str(), "r");
+    std::array<char, 512> line{};
+    while (fgets(line.data(), line.size(), pipe) != nullptr) answer.text += line.data();
+    const int status = pclose(pipe);
+    answer.status = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return answer;
+  }
   Folder gpu_, pool_;
 };
 

@@ -10,10 +10,12 @@
 //   in_use BLOCKS            of those acquired, so many are in use: "told"
 //   evicted BLOCKS           has dropped what so many blocks held: "told"
 //   model TOKENS             registers a model of 16 tokens a block, requests up to TOKENS: "told"
+//   fits                     "fits TOKENS": the longest request, as it was last told
 //   plain MIB                holds plain memory: "plain"
 //   free                     frees it: "free"
 #include <cuda.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -70,6 +72,7 @@ int main() {
 
   Held held;
   CUdeviceptr plain = 0;
+  std::atomic<std::uint32_t> fits{0};
   std::printf("here\n");
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
@@ -120,7 +123,15 @@ int main() {
                                  2,
                                  static_cast<std::uint32_t>(blocks),
                                  16};
-      std::printf(kvcached_model_register(&model, nullptr) == KVCACHED_OK ? "told\n" : "refused\n");
+      fits = model.max_seq_len;
+      const auto tell = [](std::uint32_t tokens, void* user) {
+        *static_cast<std::atomic<std::uint32_t>*>(user) = tokens;
+      };
+      const bool told = kvcached_model_register(&model, nullptr) == KVCACHED_OK &&
+                        kvcached_model_on_max_seq_len(tell, &fits) == KVCACHED_OK;
+      std::printf(told ? "told\n" : "refused\n");
+    } else if (verb == "fits") {
+      std::printf("fits %u\n", fits.load());
     } else if (verb == "plain") {
       const CUresult result = cuMemAlloc(&plain, blocks << 20);
       std::printf(result == CUDA_SUCCESS ? "plain\n" : "refused\n");

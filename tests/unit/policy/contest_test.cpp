@@ -45,6 +45,16 @@ TEST_F(ContestTest, AClaimCallsUponIdlePeers) {
   EXPECT_EQ(b->charged(), Pages(30));
 }
 
+TEST_F(ContestTest, WhoAsksIsNotSilent) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  clock_.advance(std::chrono::seconds(4));  // in which nobody's agent said anything
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_GE(a->duty().reclaim, Pages(10));
+}
+
 TEST_F(ContestTest, WhatIsInUseIsNotAskedFor) {
   const auto a = member("a");
   const auto b = member("b");

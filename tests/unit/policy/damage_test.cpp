@@ -59,7 +59,7 @@ TEST_F(DamageTest, StrictUmaskDoesNotLockUsOut) {
 
 TEST_F(DamageTest, FileIsNamedAfterGpuAndVersion) {
   const auto a = open();
-  EXPECT_EQ(file_name(gpu_), "GPU-00112233-4455-6677-8899-aabbccddeeff-v2");
+  EXPECT_EQ(file_name(gpu_), "GPU-00112233-4455-6677-8899-aabbccddeeff-v3");
   EXPECT_TRUE(std::filesystem::exists(file()));
 }
 
@@ -126,10 +126,10 @@ TEST_F(DamageTest, NotARegularFile) {
 
 TEST_F(DamageTest, OtherVersion) {
   open().reset();
-  change([](layout::File& pool) { pool.header.version = 3; });
+  change([](layout::File& pool) { pool.header.version = 4; });
   const std::string before = content();
   EXPECT_EQ(refused(), Refusal::version);
-  EXPECT_THAT(complaint_, HasSubstr("layout version 3, this kvcached has 2"));
+  EXPECT_THAT(complaint_, HasSubstr("layout version 4, this kvcached has 3"));
   EXPECT_EQ(content(), before);
 }
 
@@ -198,9 +198,7 @@ TEST_F(DamageTest, MemberRepairsItsOwnSlot) {
   const auto b = member("b");
   ASSERT_TRUE(a->charge(Pages(10)));
   change([](layout::File& pool) {
-    pool.slots[0].state = 0;
-    pool.slots[0].charged = 1;
-    pool.slots[0].tenant = 77;
+    set_account(pool, 0, {layout::SlotState::free, 77, Pages(1)});
     pool.header.slots_used = 0;
   });
   ASSERT_TRUE(b->charge(Pages(0)));
@@ -216,11 +214,11 @@ TEST_F(DamageTest, ValuesOutOfRangeGrantNothingAndCrashNothing) {
   const auto b = member("b");
   change([](layout::File& pool) {
     pool.header.slots_used = 9999;
-    pool.slots[1].charged = ~0ULL;
-    pool.slots[1].tenant = ~0U;
-    pool.slots[5].state = 77;
-    pool.slots[6].state = 2;
-    pool.slots[6].charged = ~0ULL;
+    constexpr std::uint64_t kRest = (1ULL << layout::kStateShift) - 1;  // charge and tenant
+    const auto damaged = [](std::uint64_t state) { return state << layout::kStateShift | kRest; };
+    pool.accounts[1] = damaged(1);
+    pool.accounts[5] = damaged(7);
+    pool.accounts[6] = damaged(2);
     pool.slots[6].limbo_since = std::numeric_limits<std::int64_t>::max();
     pool.tenants[0].min_pages = ~0ULL;
     pool.tenants[0].max_pages = ~0ULL;

@@ -52,6 +52,18 @@ TEST(GrantTest, LimboIsNotFreeAndCountsTowardsItsTenantsFloor) {
   EXPECT_FALSE(may_grant(*books, 0, Pages(51)));
 }
 
+TEST(GrantTest, ReachIsWhatMaximumAndOthersMinimumsLeave) {
+  const auto books = books_of(100, {tenant(10, 80, 0), tenant(30, 100, 70), tenant(0, 100, 0),
+                                    tenant(50, 100, 0, 5, false)});
+  EXPECT_EQ(reach(*books, 0), Pages(70));
+  EXPECT_EQ(reach(*books, 1), Pages(90));
+  EXPECT_EQ(reach(*books, 2), Pages(60)) << "the dead are guaranteed nothing";
+  books->tenants[0].max = Pages(50);
+  EXPECT_EQ(reach(*books, 0), Pages(50));
+  books->pool = Pages(20);
+  EXPECT_EQ(reach(*books, 0), Pages(0));
+}
+
 TEST(GrantTest, NoFloorWithoutAnyoneAlive) {
   const auto books = books_of(100, {tenant(0, 100, 0), tenant(50, 100, 0, 30, false)});
   EXPECT_EQ(books->tenants[1].floor(), Pages(0));

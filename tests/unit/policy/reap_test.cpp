@@ -1,6 +1,9 @@
 // Death and limbo: what is proof that the driver has freed a dead member's pages.
 #include <gtest/gtest.h>
 
+#include <functional>
+
+#include "policy/ledger/test_points.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
 
 namespace kvcached::ledger {
@@ -42,6 +45,32 @@ TEST_F(ReapTest, DeadMembersPagesAreNotFreeAtOnce) {
   EXPECT_EQ(books.limbo, Pages(60));
   EXPECT_EQ(books.free, Pages(40));
   EXPECT_FALSE(a->charge(Pages(41)));
+}
+
+std::function<void()> at_suspicion;
+
+// Who is dead is asked before the lock is taken; by then the slot may be a newcomer's.
+TEST_F(ReapTest, SlotOfADeadMemberThatIsTakenMeanwhileIsNotBuried) {
+  const auto a = member("a");
+  auto b = member("b");
+  b->abandon();  // dead, and nobody has noticed
+  std::unique_ptr<Ledger> c;
+  at_suspicion = [&] {
+    c = member("c");
+    EXPECT_TRUE(c->charge(Pages(40)));
+  };
+  test_point_hook = [](const char* name) {
+    if (std::string_view(name) != "reap.suspected") return;
+    test_point_hook = nullptr;
+    at_suspicion();
+  };
+  EXPECT_EQ(a->reap(Bytes(0)), Pages(0));
+  ASSERT_EQ(test_point_hook, nullptr);
+  const Snapshot books = a->snapshot();
+  ASSERT_EQ(books.members.size(), 2U);
+  EXPECT_EQ(books.members.at(1).tenant, "c");
+  EXPECT_TRUE(books.members.at(1).alive);
+  EXPECT_EQ(books.charged, Pages(40));
 }
 
 TEST_F(ReapTest, MemberWithoutChargeLeavesNoLimbo) {

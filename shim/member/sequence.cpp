@@ -1,0 +1,77 @@
+#include "shim/member/sequence.hpp"
+
+#include <algorithm>
+#include <utility>
+
+#include "shim/log.hpp"
+#include "shim/member/caches.hpp"
+#include "shim/member/figures.hpp"
+
+namespace kvcached::member {
+
+void Sequence::describe(const ledger::ModelShape& model) noexcept {
+  const std::lock_guard telling(telling_);
+  const std::lock_guard lock(mutex_);
+  model_ = {Bytes(model.bytes_per_token), model.max_seq_len, model.block_tokens, {}, {}, {}};
+  current_ = told_ = model.max_seq_len;
+}
+
+SequenceNeed Sequence::model() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return model_;
+}
+
+bool Sequence::described() const noexcept { return model().longest != 0; }
+
+std::uint32_t Sequence::current() const noexcept {
+  const std::lock_guard lock(mutex_);
+  return current_;
+}
+
+std::uint32_t Sequence::fitting(Pages reach, const cache::Registry& registry,
+                                driver::DeviceId device) const noexcept {
+  SequenceNeed need = model();
+  if (need.longest == 0) return 0;
+  std::uint64_t bytes = 0;
+  if (__builtin_mul_overflow(need.per_token.value, need.longest, &bytes)) bytes = ~0ULL;
+  std::uint64_t caches = 0;
+  for_caches(registry, device, [&](const cache::Cache& cache) {
+    const cache::CacheStats stats = cache.stats();
+    need.least += least_of(stats, Bytes(bytes));
+    need.pinned += stats.pinned;
+    need.stripe += stats.stripe;
+    ++caches;
+  });
+  // Each of them holds a part of every token, as large as all of it for all that is known.
+  if (__builtin_mul_overflow(need.per_token.value, std::max<std::uint64_t>(caches, 1), &bytes))
+    bytes = ~0ULL;
+  need.per_token = Bytes(bytes);
+  return fitting_tokens(need, reach);
+}
+
+bool Sequence::look(Pages reach, const cache::Registry& registry,
+                    driver::DeviceId device) noexcept {
+  const std::lock_guard telling(telling_);
+  const std::uint32_t longest = model().longest;
+  if (longest == 0) return false;
+  const std::uint32_t fits = fitting(reach, registry, device);
+  bool changed = false;
+  {
+    const std::lock_guard lock(mutex_);
+    changed = std::exchange(current_, fits) != fits;
+  }
+  if (changed && fits < longest)
+    warn("requests of more than {} tokens, of {}, cannot be held: the tenant can have {} MiB", fits,
+         longest, bytes_of(reach).value >> 20U);
+  if (changed && fits == longest) warn("requests of {} tokens can be held again", longest);
+  if (std::exchange(told_, fits) != fits && tell_) tell_(fits);
+  return changed;
+}
+
+void Sequence::on_change(std::function<void(std::uint32_t)> tell) noexcept {
+  const std::lock_guard telling(telling_);
+  tell_ = std::move(tell);
+  told_ = model().longest;
+}
+
+}  // namespace kvcached::member
