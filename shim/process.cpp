@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "shim/classify/callers.hpp"
+#include "shim/classify/tags.hpp"
 #include "shim/driver/cuda.hpp"
 #include "shim/log.hpp"
 #include "shim/member/duties.hpp"
@@ -77,6 +79,7 @@ struct Process::State final : public member::Housekeeper {
   void unname(const cache::Buffer& buffer) noexcept;
 
   Settings settings;
+  classify::Callers callers;
   driver::Driver& driver;
   cache::Registry registry;
   member::PoolBell bell;
@@ -283,7 +286,10 @@ void Process::report_adapter(std::string_view adapter, std::string_view state) n
 
 // ---- Allocations.
 
-const std::optional<MatchRule>& Process::match() const noexcept { return state_.settings.match; }
+classify::Kind Process::kind_of(Bytes size) noexcept {
+  return classify::decide(size, classify::tag_depth(), state_.settings.match,
+                          [this](const MatchRule& rule) { return state_.callers.on_stack(rule); });
+}
 
 bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId context,
                        driver::DeviceId device, driver::Address& out) noexcept {

@@ -66,8 +66,8 @@ class Process {
   // The same, but never makes it.
   static Process* existing() noexcept;
 
-  // The rule for allocations without a tag.
-  const std::optional<MatchRule>& match() const noexcept;
+  // What an allocation of the calling thread is, by its tags, the rule, and who calls.
+  classify::Kind kind_of(Bytes size) noexcept;
 
   // Makes an elastic buffer of `size` bytes and answers its address: reserved, and aliased to
   // scratch. False: not possible now (no pool, no addresses left, a lost context); the caller

@@ -119,8 +119,64 @@ TEST(ParseMatchTest, Rules) {
   for (const char* text :
        {"", "size", "size>=", "size>256MiB", "size>=40%", "size>=0", "256MiB",
         "size>=2GiB,size<=1GiB", "size>=1GiB,", "size>=1GiB,size<=50%", "size>=1GiB,size<=2GiB,",
-        "size>=1GiB;size<=2GiB", "size<=2GiB", "size >= 1GiB"}) {
+        "size>=1GiB;size<=2GiB", "size<=2GiB", "size >= 1GiB", "size>=1GiB,size>=2GiB",
+        "size<=1GiB,size<=2GiB,size>=1"}) {
     EXPECT_FALSE(parse_match(text)) << '"' << text << '"';
+  }
+}
+
+TEST(ParseMatchTest, Callers) {
+  const std::optional<MatchRule> module = parse_match("module=libkv*.so");
+  ASSERT_TRUE(module);
+  EXPECT_EQ(module->module, "libkv*.so");
+  EXPECT_TRUE(module->by_caller());
+  EXPECT_EQ(module->at_least, Bytes());
+  EXPECT_EQ(module->at_most, Bytes::max());
+  const std::optional<MatchRule> all =
+      parse_match("symbol=_ZN2kv4initEv,size<=2GiB,module=lib.so,size>=1GiB");
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->symbol, "_ZN2kv4initEv");
+  EXPECT_EQ(all->module, "lib.so");
+  EXPECT_EQ(all->at_least, Bytes(1ULL << 30));
+  EXPECT_EQ(all->at_most, Bytes(2ULL << 30));
+  EXPECT_FALSE(parse_match("size>=1GiB")->by_caller());
+  EXPECT_TRUE(parse_match("symbol=f,size<=1GiB"));
+  const std::string longest(200, 'x');
+  EXPECT_TRUE(parse_match("symbol=" + longest));
+  for (const std::string& text :
+       {std::string("module="), std::string("symbol="), std::string("module"),
+        std::string("module=/usr/lib/libkv.so"), std::string("module=a,module=b"),
+        std::string("symbol=a,symbol=b"), std::string("symbol=a b"), std::string("symbol=a\n"),
+        std::string("module=a,"), std::string(",module=a"), std::string("module=a,size<=0"),
+        std::string("caller=a"), "symbol=x" + longest}) {
+    EXPECT_FALSE(parse_match(text)) << '"' << text << '"';
+  }
+}
+
+TEST(ParseMatchTest, Globs) {
+  for (const auto& [pattern, text] :
+       std::vector<std::pair<const char*, const char*>>{{"libkv.so", "libkv.so"},
+                                                        {"lib*.so", "libkv.so"},
+                                                        {"lib*.so*", "libkv.so.1.2"},
+                                                        {"*", ""},
+                                                        {"*", "anything"},
+                                                        {"**a*", "ba"},
+                                                        {"?b?", "abc"},
+                                                        {"*aab", "aaaaab"},
+                                                        {"a*b*c", "a.b.b.c"}}) {
+    EXPECT_TRUE(glob_matches(pattern, text)) << pattern << " " << text;
+  }
+  for (const auto& [pattern, text] :
+       std::vector<std::pair<const char*, const char*>>{{"libkv.so", "libkv.so.1"},
+                                                        {"libkv.so", "xlibkv.so"},
+                                                        {"", "a"},
+                                                        {"?", ""},
+                                                        {"a?", "a"},
+                                                        {"*aab", "aaaab."},
+                                                        {"a*b*c", "a.c.b"},
+                                                        {"a*b*c*", "acbx"},
+                                                        {"LIB*", "lib"}}) {
+    EXPECT_FALSE(glob_matches(pattern, text)) << pattern << " " << text;
   }
 }
 
