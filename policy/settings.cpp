@@ -128,6 +128,13 @@ constexpr std::array kEntries{
             if (rule) s.match = rule;
             return rule.has_value();
           }},
+    Entry{{"KVCACHED_HINTS", "--hints", "none|args", "none",
+           "args: kernels use only memory that their arguments name, which the user promises"},
+          "not a hint; write none or args",
+          [](Settings& s, std::string_view v) {
+            s.hints_args = v == "args";
+            return s.hints_args || v == "none";
+          }},
     Entry{{"KVCACHED_STRIPE", "--stripe", "SIZE", "0",
            "largest piece by which a tensor grows and shrinks; 0: chosen by size"},
           "not a stripe size; write 0 or a power of two from 2MiB to 1GiB",

@@ -44,6 +44,7 @@ struct Settings {
   Size max{Bytes{}, 1.0, true};    // KVCACHED_MAX, of the pool
   std::uint32_t weight = 100;      // KVCACHED_WEIGHT
   std::optional<MatchRule> match;  // KVCACHED_MATCH; none: only tags count
+  bool hints_args = false;         // KVCACHED_HINTS=args
   Bytes stripe{};                  // KVCACHED_STRIPE: largest extent per segment; 0: automatic
   std::optional<Bytes> warm;       // KVCACHED_WARM: most bytes kept backed without a live block
   Size prefix_cache{Bytes{}, 0.05, true};  // KVCACHED_PREFIX_CACHE; of the cache, adapters read it

@@ -18,7 +18,6 @@
 #include "shim/log.hpp"
 #include "shim/member/duties.hpp"
 #include "shim/member/figures.hpp"
-#include "shim/member/guesses.hpp"
 #include "shim/member/pool_bell.hpp"
 #include "shim/member/room.hpp"
 
@@ -359,6 +358,16 @@ void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
 }
 
 bool Process::back_unclaimed() noexcept { return state_.guesses.back_all(); }
+
+bool Process::back_touched(std::span<const member::Touch> touched) noexcept {
+  return state_.guesses.back(touched);
+}
+
+bool Process::arguments_name_memory() const noexcept { return state_.settings.hints_args; }
+
+std::pair<driver::Address, driver::Address> Process::unclaimed_range() const noexcept {
+  return state_.guesses.range();
+}
 
 FreeAnswer Process::free(driver::Address address) noexcept {
   const cache::Lookup taken = state_.registry.take(address);

@@ -191,6 +191,7 @@ TEST(SettingsTest, Defaults) {
   EXPECT_EQ(settings.max.of(Bytes(1000)), Bytes(1000));
   EXPECT_EQ(settings.weight, 100U);
   EXPECT_FALSE(settings.match);
+  EXPECT_FALSE(settings.hints_args);
   EXPECT_EQ(settings.stripe, Bytes(0));
   EXPECT_FALSE(settings.warm);
   EXPECT_EQ(settings.prefix_cache.of(Bytes(1000)), Bytes(50));
@@ -209,6 +210,7 @@ TEST(SettingsTest, AllSet) {
                               {"KVCACHED_MAX", "8GiB"},
                               {"KVCACHED_WEIGHT", "250"},
                               {"KVCACHED_MATCH", "size>=256MiB"},
+                              {"KVCACHED_HINTS", "args"},
                               {"KVCACHED_STRIPE", "32MiB"},
                               {"KVCACHED_WARM", "512MiB"},
                               {"KVCACHED_PREFIX_CACHE", "10%"},
@@ -226,6 +228,7 @@ TEST(SettingsTest, AllSet) {
   EXPECT_EQ(settings.weight, 250U);
   ASSERT_TRUE(settings.match);
   EXPECT_EQ(settings.match->at_least, Bytes(256ULL << 20));
+  EXPECT_TRUE(settings.hints_args);
   EXPECT_EQ(settings.stripe, Bytes(32ULL << 20));
   EXPECT_EQ(settings.warm, Bytes(512ULL << 20));
   EXPECT_EQ(settings.prefix_cache.of(Bytes(1000)), Bytes(100));
@@ -251,6 +254,7 @@ TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
       {"KVCACHED_MAX", {"", "0", "0%", "200%"}},
       {"KVCACHED_WEIGHT", {"", "0", "-1", "10001", "1.5", "10%", "1KiB", "4294967297"}},
       {"KVCACHED_MATCH", {"", "all", "size>=50%"}},
+      {"KVCACHED_HINTS", {"", "arg", "args,args", "1"}},
       {"KVCACHED_STRIPE", {"", "1MiB", "3MiB", "2GiB", "10%", "-2MiB"}},
       {"KVCACHED_WARM", {"", "10%", "-1"}},
       {"KVCACHED_PREFIX_CACHE", {"", "101%", "-1"}},
@@ -278,6 +282,7 @@ TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
     EXPECT_EQ(kept.max.share, standard.max.share);
     EXPECT_EQ(kept.weight, standard.weight);
     EXPECT_EQ(kept.match.has_value(), standard.match.has_value());
+    EXPECT_EQ(kept.hints_args, standard.hints_args);
     EXPECT_EQ(kept.stripe, standard.stripe);
     EXPECT_EQ(kept.warm, standard.warm);
     EXPECT_EQ(kept.prefix_cache.share, standard.prefix_cache.share);
