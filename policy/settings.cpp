@@ -121,12 +121,19 @@ constexpr std::array kEntries{
           "not a weight; write a whole number from 1 to 10000",
           [](Settings& s, std::string_view v) { return set_weight(s.weight, v); }},
     Entry{{"KVCACHED_MATCH", "--match", "RULE", "none",
-           "allocations that are elastic without a tag, by size"},
-          "not a rule; write e.g. size>=256MiB or size>=256MiB,size<=2GiB",
+           "allocations that are elastic without a tag, by size, calling module or symbol"},
+          "not a rule; write e.g. size>=256MiB,size<=2GiB or module=libkv*.so,symbol=*init_cache*",
           [](Settings& s, std::string_view v) {
             const std::optional<MatchRule> rule = parse_match(v);
             if (rule) s.match = rule;
             return rule.has_value();
+          }},
+    Entry{{"KVCACHED_HINTS", "--hints", "none|args", "none",
+           "args: kernels use only memory that their arguments name, which the user promises"},
+          "not a hint; write none or args",
+          [](Settings& s, std::string_view v) {
+            s.hints_args = v == "args";
+            return s.hints_args || v == "none";
           }},
     Entry{{"KVCACHED_STRIPE", "--stripe", "SIZE", "0",
            "largest piece by which a tensor grows and shrinks; 0: chosen by size"},

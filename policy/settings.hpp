@@ -21,10 +21,17 @@ struct Size {
   Bytes of(Bytes total) const;
 };
 
-// An allocation that matches is elastic. Text form: "size>=256MiB" or "size>=256MiB,size<=2GiB".
+// An allocation that meets every condition is elastic. Text form: conditions between commas, each
+// at most once: "size>=256MiB", "size<=2GiB", "module=libkv*.so", "symbol=*init_cache*". The last
+// two mean a function on the stack of the call: the file name of its module, and the name under
+// which the module exports it (of a C++ function: the mangled one). `*` is any text, `?` any
+// character.
 struct MatchRule {
-  Bytes at_least;
+  Bytes at_least{};
   Bytes at_most = Bytes::max();
+  std::string module{};  // empty: any
+  std::string symbol{};  // empty: any
+  bool by_caller() const { return !module.empty() || !symbol.empty(); }
 };
 
 enum class LogLevel : std::uint8_t { quiet, warning, info, debug };
@@ -37,6 +44,7 @@ struct Settings {
   Size max{Bytes{}, 1.0, true};    // KVCACHED_MAX, of the pool
   std::uint32_t weight = 100;      // KVCACHED_WEIGHT
   std::optional<MatchRule> match;  // KVCACHED_MATCH; none: only tags count
+  bool hints_args = false;         // KVCACHED_HINTS=args
   Bytes stripe{};                  // KVCACHED_STRIPE: largest extent per segment; 0: automatic
   std::optional<Bytes> warm;       // KVCACHED_WARM: most bytes kept backed without a live block
   Size prefix_cache{Bytes{}, 0.05, true};  // KVCACHED_PREFIX_CACHE; of the cache, adapters read it
@@ -66,5 +74,8 @@ Settings read_settings(const std::function<const char*(const char*)>& get,
 std::optional<Size> parse_size(std::string_view text);
 std::optional<MatchRule> parse_match(std::string_view text);
 std::optional<std::uint32_t> parse_weight(std::string_view text);
+
+// Whether all of `text` fits a pattern of MatchRule.
+bool glob_matches(std::string_view pattern, std::string_view text) noexcept;
 
 }  // namespace kvcached

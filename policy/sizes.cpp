@@ -1,4 +1,4 @@
-// Sizes, shares and match rules as users write them. Integer arithmetic throughout: no locale, no
+// Sizes and shares as users write them. Integer arithmetic throughout: no locale, no
 // rounding surprises, no NaN.
 #include <algorithm>
 #include <array>
@@ -70,12 +70,6 @@ std::optional<Bytes> amount(const Number& number, std::string_view unit) {
   return Bytes(number.whole * found->bytes + part);
 }
 
-bool take_prefix(std::string_view& text, std::string_view prefix) {
-  if (text.substr(0, prefix.size()) != prefix) return false;
-  text.remove_prefix(prefix.size());
-  return true;
-}
-
 }  // namespace
 
 Bytes Size::of(Bytes total) const {
@@ -105,23 +99,6 @@ std::optional<std::uint32_t> parse_weight(std::string_view text) {
     return std::nullopt;
   }
   return static_cast<std::uint32_t>(number->bytes.value);
-}
-
-std::optional<MatchRule> parse_match(std::string_view text) {
-  MatchRule rule;
-  const std::size_t comma = std::min(text.find(','), text.size());
-  std::string_view first = text.substr(0, comma);
-  if (!take_prefix(first, "size>=")) return std::nullopt;
-  const std::optional<Size> least = parse_size(first);
-  if (!least || least->is_share || !least->bytes) return std::nullopt;
-  rule.at_least = least->bytes;
-  if (comma == text.size()) return rule;
-  std::string_view second = text.substr(comma + 1);
-  if (!take_prefix(second, "size<=")) return std::nullopt;
-  const std::optional<Size> most = parse_size(second);
-  if (!most || most->is_share || most->bytes < rule.at_least) return std::nullopt;
-  rule.at_most = most->bytes;
-  return rule;
 }
 
 }  // namespace kvcached

@@ -12,11 +12,12 @@
 #include <utility>
 #include <vector>
 
+#include "shim/classify/callers.hpp"
+#include "shim/classify/tags.hpp"
 #include "shim/driver/cuda.hpp"
 #include "shim/log.hpp"
 #include "shim/member/duties.hpp"
 #include "shim/member/figures.hpp"
-#include "shim/member/guesses.hpp"
 #include "shim/member/pool_bell.hpp"
 #include "shim/member/room.hpp"
 
@@ -77,6 +78,7 @@ struct Process::State final : public member::Housekeeper {
   void unname(const cache::Buffer& buffer) noexcept;
 
   Settings settings;
+  classify::Callers callers;
   driver::Driver& driver;
   cache::Registry registry;
   member::PoolBell bell;
@@ -286,7 +288,10 @@ void Process::report_adapter(std::string_view adapter, std::string_view state) n
 
 // ---- Allocations.
 
-const std::optional<MatchRule>& Process::match() const noexcept { return state_.settings.match; }
+classify::Kind Process::kind_of(Bytes size) noexcept {
+  return classify::decide(size, classify::tag_depth(), state_.settings.match,
+                          [this](const MatchRule& rule) { return state_.callers.on_stack(rule); });
+}
 
 bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId context,
                        driver::DeviceId device, driver::Address& out) noexcept {
@@ -356,6 +361,16 @@ void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
 }
 
 bool Process::back_unclaimed() noexcept { return state_.guesses.back_all(); }
+
+bool Process::back_touched(std::span<const member::Touch> touched) noexcept {
+  return state_.guesses.back(touched);
+}
+
+bool Process::arguments_name_memory() const noexcept { return state_.settings.hints_args; }
+
+std::pair<driver::Address, driver::Address> Process::unclaimed_range() const noexcept {
+  return state_.guesses.range();
+}
 
 FreeAnswer Process::free(driver::Address address) noexcept {
   const cache::Lookup taken = state_.registry.take(address);

@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string_view>
+#include <utility>
 
 #include "policy/settings.hpp"
 #include "policy/units.hpp"
@@ -18,6 +20,7 @@
 #include "shim/classify/classify.hpp"
 #include "shim/driver/driver.hpp"
 #include "shim/member/agent.hpp"
+#include "shim/member/guesses.hpp"
 #include "shim/member/member.hpp"
 
 struct kvcached_cache;
@@ -66,8 +69,8 @@ class Process {
   // The same, but never makes it.
   static Process* existing() noexcept;
 
-  // The rule for allocations without a tag.
-  const std::optional<MatchRule>& match() const noexcept;
+  // What an allocation of the calling thread is, by its tags, the rule, and who calls.
+  classify::Kind kind_of(Bytes size) noexcept;
 
   // Makes an elastic buffer of `size` bytes and answers its address: reserved, and aliased to
   // scratch. False: not possible now (no pool, no addresses left, a lost context); the caller
@@ -87,6 +90,13 @@ class Process {
   // had no memory for it after all, in spite of the pool's word; the work must not be launched (it
   // would lose what it writes), and the engine is to be told that memory is out.
   bool back_unclaimed() noexcept;
+
+  // The same for what work is known to use and nothing else: only where the user has promised that
+  // arguments name it (KVCACHED_HINTS). kvcached_unclaimed counts the buffers that are not whole.
+  bool back_touched(std::span<const member::Touch> touched) noexcept;
+  bool arguments_name_memory() const noexcept;
+  // Every buffer that is neither claimed nor whole lies within.
+  std::pair<driver::Address, driver::Address> unclaimed_range() const noexcept;
 
   // A context is about to be destroyed: from now on no call of ours may use it; returns when none
   // is under way. Always followed by context_closed.

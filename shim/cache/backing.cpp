@@ -1,5 +1,6 @@
 // How a piece of a buffer gets an extent of its own and loses it again.
 #include <algorithm>
+#include <new>
 
 #include "shim/cache/buffer.hpp"
 
@@ -143,37 +144,70 @@ void Buffer::sweep(Pages& freed) noexcept {
 
 Result Buffer::back_whole() noexcept {
   const std::lock_guard lock(mutex_);
+  if (const Result refused = refuse_to_back(); refused != Result::ok) return refused;
   if (use() == Use::whole) return Result::ok;
-  if (use() == Use::gone) return Result::lost;
-  if (use() == Use::claimed) return Result::invalid;
+  return back_pieces(0, pieces_.size());
+}
 
+Result Buffer::back_part(Bytes offset, Bytes bytes) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (const Result refused = refuse_to_back(); refused != Result::ok) return refused;
+  if (use() == Use::whole || offset >= reserved() || !bytes) return Result::ok;
+  const auto first = static_cast<std::uint32_t>(offset.value / kPageSize.value);
+  const auto end =
+      static_cast<std::uint32_t>(pages_up(offset + std::min(bytes, reserved() - offset)).value);
+  // Where no smaller extent is to be had, the whole piece is backed.
+  cut(first);
+  cut(end);
+  const auto ends_after = [](const Piece& p, std::uint32_t page) { return p.run.end() <= page; };
+  const auto from = std::lower_bound(pieces_.begin(), pieces_.end(), first, ends_after);
+  const auto to =
+      std::lower_bound(from, pieces_.end(), end,
+                       [](const Piece& p, std::uint32_t page) { return p.run.first < page; });
+  return back_pieces(static_cast<std::size_t>(from - pieces_.begin()),
+                     static_cast<std::size_t>(to - pieces_.begin()));
+}
+
+Result Buffer::refuse_to_back() const noexcept {
+  if (use() == Use::gone) return Result::lost;
+  return use() == Use::claimed ? Result::invalid : Result::ok;
+}
+
+Result Buffer::back_pieces(std::size_t from, std::size_t to) noexcept {
+  std::vector<std::size_t> wanted;
   Pages missing;
-  for (const Piece& piece : pieces_) {
-    if (piece.lost) return Result::failed;
-    if (!piece.backed) missing += Pages(piece.run.count());
+  try {
+    for (std::size_t i = from; i < to; ++i) {
+      if (pieces_[i].backed && pieces_[i].needs != 0) continue;
+      if (pieces_[i].lost) return Result::failed;
+      if (!pieces_[i].backed) missing += Pages(pieces_[i].run.count());
+      wanted.push_back(i);
+    }
+  } catch (const std::bad_alloc&) {
+    return Result::failed;
   }
   if (!budget_.charge(missing)) return Result::shortage;
 
   Pages surplus = missing;
   Result result = Result::ok;
   std::size_t done = 0;
-  while (done < pieces_.size() && result == Result::ok) {
+  while (done < wanted.size() && result == Result::ok) {
     Pages kept;
-    result = back_locked(pieces_[done], kept);
+    result = back_locked(pieces_[wanted[done]], kept);
     surplus -= kept;
     if (result == Result::ok) ++done;
   }
-  if (result == Result::ok) {
-    use_ = Use::whole;
-    give_unused_scratch();
-  } else {
+  if (result != Result::ok) {
     for (std::size_t i = 0; i < done; ++i) {
       Pages freed;
-      --pieces_[i].needs;
+      --pieces_[wanted[i]].needs;
       ++stranded_;
-      strip_locked(pieces_[i], freed);
+      strip_locked(pieces_[wanted[i]], freed);
       surplus += freed;
     }
+  } else if (std::all_of(pieces_.begin(), pieces_.end(), [](const Piece& p) { return p.backed; })) {
+    use_ = Use::whole;
+    give_unused_scratch();
   }
   if (surplus) budget_.uncharge(surplus);
   return result;

@@ -185,6 +185,32 @@ Result Buffer::realias(std::span<Piece> before, std::span<const PageRun> after) 
   return Result::ok;
 }
 
+void Buffer::cut(std::uint32_t page) noexcept {
+  const auto piece = std::partition_point(pieces_.begin(), pieces_.end(),
+                                          [=](const Piece& p) { return p.run.end() <= page; });
+  if (piece == pieces_.end() || piece->run.first >= page || piece->held || piece->lost) {
+    return;
+  }
+  try {
+    std::vector<PageRun> runs;
+    append_runs(piece->run.first, page - piece->run.first, piece->run.order, runs);
+    append_runs(page, piece->run.end() - page, piece->run.order, runs);
+    pieces_.reserve(pieces_.size() + runs.size());  // moves them
+    const auto at = std::find_if(pieces_.begin(), pieces_.end(),
+                                 [&](const Piece& p) { return p.run.first == runs.front().first; });
+    if (take_scratch(orders_of(runs)) != Result::ok) return;
+    if (realias({&*at, 1}, runs) == Result::ok) {
+      *at = Piece{runs.front()};
+      for (std::size_t i = 1; i < runs.size(); ++i) {
+        pieces_.insert(at + static_cast<std::ptrdiff_t>(i), Piece{runs[i]});
+      }
+    }
+    give_unused_scratch();
+  } catch (const std::bad_alloc&) {
+    return;
+  }
+}
+
 void Buffer::restore(std::span<Piece> unmapped) noexcept {
   for (Piece& piece : unmapped) piece.lost = alias(piece.run) != driver::Status::ok;
 }

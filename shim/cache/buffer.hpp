@@ -70,6 +70,10 @@ class Buffer {
   // a worker has claimed the buffer. pre: no work that uses the buffer is in flight.
   Result back_whole() noexcept;
 
+  // The same for the pages that [offset, offset + bytes) touches; whole when that was the last of
+  // it. pre: no work in flight uses what is backed by it.
+  Result back_part(Bytes offset, Bytes bytes) noexcept;
+
   // Unmaps, releases and uncharges everything and gives the addresses back; closes the worker that
   // claimed the buffer. First waits for the work of the context: not_now while a capture is open,
   // and nothing was changed (see Registry::bury). Each later step goes on where one fails; pages
@@ -135,9 +139,13 @@ class Buffer {
   bool partitions(std::span<const PageRun> runs) const noexcept;
   Result realias(std::span<Piece> before, std::span<const PageRun> after) noexcept;
   void restore(std::span<Piece> unmapped) noexcept;
+  // Makes a piece begin at `page`, if the one that holds it is scratch and can be divided.
+  void cut(std::uint32_t page) noexcept;
   void end(bool context_gone) noexcept;
 
   // backing.cpp: extents.
+  Result refuse_to_back() const noexcept;
+  Result back_pieces(std::size_t from, std::size_t to) noexcept;
   Result back_locked(Piece& piece, Pages& kept) noexcept;
   Result strip_locked(Piece& piece, Pages& freed) noexcept;
   bool release_extent(Piece& piece) noexcept;

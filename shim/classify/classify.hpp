@@ -1,4 +1,4 @@
-// What an allocation is: plain memory of the engine, or elastic by tag or by rule. Pure.
+// What an allocation is: plain memory of the engine, or elastic by tag or by rule.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +16,19 @@ enum class Kind : std::uint8_t {
 };
 
 // Allocations below one page gain nothing and stay plain whatever the tags and the rule say.
-constexpr Kind decide(Bytes size, std::uint32_t tag_depth,
-                      const std::optional<MatchRule>& rule) noexcept {
+// `on_stack(rule)` answers whether the caller is one that the rule names; it is dear, and asked
+// last and only where the rule names one.
+template <class OnStack>
+constexpr Kind decide(Bytes size, std::uint32_t tag_depth, const std::optional<MatchRule>& rule,
+                      OnStack on_stack) noexcept {
   if (size < kPageSize) {
     return Kind::plain;
   }
   if (tag_depth != 0) {
     return Kind::tagged;
   }
-  const bool matches = rule && size >= rule->at_least && size <= rule->at_most;
+  const bool matches = rule && size >= rule->at_least && size <= rule->at_most &&
+                       (!rule->by_caller() || on_stack(*rule));
   return matches ? Kind::unclaimed : Kind::plain;
 }
 

@@ -41,7 +41,9 @@
   REQUIRED(cuThreadExchangeStreamCaptureMode, CUresult(CUstreamCaptureMode*))             \
   OPTIONAL(cuCtxRecordEvent, CUresult(CUcontext, CUevent))                                \
   OPTIONAL(cuDeviceGetUuid, CUresult(CUuuid*, CUdevice))                                  \
-  OPTIONAL(cuDeviceGetUuid_v2, CUresult(CUuuid*, CUdevice))
+  OPTIONAL(cuDeviceGetUuid_v2, CUresult(CUuuid*, CUdevice))                               \
+  OPTIONAL(cuFuncGetParamInfo, CUresult(CUfunction, size_t, size_t*, size_t*))            \
+  OPTIONAL(cuKernelGetParamInfo, CUresult(CUkernel, size_t, size_t*, size_t*))
 
 namespace kvcached::driver {
 

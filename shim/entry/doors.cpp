@@ -58,13 +58,17 @@ struct Bound<hook, behind, R (*)(R (*)(A...), A...) noexcept> {
 
 // What the assembly and this file share.
 #define HOOK(symbol, name, version, per_thread, meaning) NVML(symbol, meaning)
-#define EVIDENCE(symbol, ...)                                                            \
+#define DOOR(symbol, ...)                                                                \
   extern "C" KVCACHED_HIDDEN constinit kvcached::entry::Behind kvcached_behind_##symbol; \
-  constinit kvcached::entry::Behind kvcached_behind_##symbol{};                          \
+  constinit kvcached::entry::Behind kvcached_behind_##symbol{__VA_ARGS__};               \
   extern "C" KVCACHED_HIDDEN const char kvcached_exported_##symbol[];                    \
   extern "C" KVCACHED_HIDDEN const char kvcached_looked_up_##symbol[];
+#define EVIDENCE(symbol, name, version, per_thread, touches) \
+  DOOR(symbol, nullptr, nullptr, &kvcached::hooks::touches, true)
+#define NODE(symbol, name, version, per_thread, touches) \
+  DOOR(symbol, nullptr, nullptr, &kvcached::hooks::touches, false)
 #define NVML(symbol, meaning)                                                                     \
-  EVIDENCE(symbol)                                                                                \
+  DOOR(symbol)                                                                                    \
   extern "C" KVCACHED_HIDDEN const decltype(kvcached::entry::Bound<                               \
                                             &kvcached::meaning, kvcached_behind_##symbol>::kPair) \
       kvcached_hook_##symbol;                                                                     \
@@ -76,6 +80,8 @@ struct Bound<hook, behind, R (*)(R (*)(A...), A...) noexcept> {
 #undef HOOK
 #undef NVML
 #undef EVIDENCE
+#undef NODE
+#undef DOOR
 
 namespace kvcached::entry {
 namespace {
@@ -92,14 +98,17 @@ namespace {
 #define HOOK(symbol, name, version, per_thread, meaning) \
   ROW(hook, symbol, #name, version, per_thread)
 #define NVML(symbol, meaning) ROW(nvml, symbol, "", 0, 0)
-#define EVIDENCE(symbol, name, version, per_thread) \
+#define EVIDENCE(symbol, name, version, per_thread, touches) \
   ROW(evidence, symbol, #name, version, per_thread)
+#define NODE(symbol, name, version, per_thread, touches) \
+  ROW(node, symbol, #name, version, per_thread)
 constexpr std::array kDoors{
 #include "shim/entry/table.inc"
 };
 #undef HOOK
 #undef NVML
 #undef EVIDENCE
+#undef NODE
 #undef ROW
 
 using Index = std::array<std::uint16_t, kDoors.size()>;
@@ -184,15 +193,19 @@ void* linked_target(Behind& behind) noexcept {
 
 }  // namespace kvcached::entry
 
-// Called by the doors of work: where to jump. `target` is the `linked` or `looked_up` of a Behind.
-extern "C" KVCACHED_HIDDEN void* kvcached_work(std::atomic<void*>* target) noexcept {
+// Called by the doors of work: where to jump. `target` is the `linked` or `looked_up` of `behind`,
+// `saved` are the call's arguments.
+extern "C" KVCACHED_HIDDEN void* kvcached_work(kvcached::entry::Behind* behind,
+                                               std::atomic<void*>* target,
+                                               const std::uint64_t* saved) noexcept {
   using namespace kvcached;
-  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 && !hooks::work_begins()) {
+  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 &&
+      !hooks::work_begins(behind->begins_work, behind->touches, hooks::Arguments(saved))) {
     return reinterpret_cast<void*>(&entry::out_of_memory);
   }
   void* next = target->load(std::memory_order_acquire);
   if (next == nullptr) {
-    next = entry::linked_target(*reinterpret_cast<entry::Behind*>(target));
+    next = entry::linked_target(*behind);
   }
   return next != nullptr ? next : reinterpret_cast<void*>(&entry::absent<CUresult>);
 }

@@ -12,16 +12,20 @@
 #include <cstdint>
 #include <string_view>
 
+#include "shim/hooks/touches.hpp"
+
 namespace kvcached::entry {
 
 // What lies behind a door; null until it is known. Read by assembly: `linked` first.
 struct Behind {
   std::atomic<void*> linked{nullptr};
   std::atomic<void*> looked_up{nullptr};
+  hooks::Touches touches = nullptr;  // of work and of nodes
+  bool begins_work = false;          // now, not in a graph that is launched later
 };
 
 struct Door {
-  enum class Kind : std::uint8_t { hook, evidence, nvml };
+  enum class Kind : std::uint8_t { hook, evidence, node, nvml };
 
   Kind kind;
   std::string_view symbol;

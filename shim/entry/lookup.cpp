@@ -26,21 +26,26 @@ namespace {
 struct Switches {
   bool on;        // not KVCACHED_DISABLE
   bool evidence;  // a rule may make buffers that nobody claims
+  bool nodes;     // and they are backed by what arguments name
 };
 
 Switches switches() noexcept {
-  enum : unsigned { kUnread = 0, kRead = 1, kOn = 2, kEvidence = 4 };
+  enum : unsigned { kUnread = 0, kRead = 1, kOn = 2, kEvidence = 4, kNodes = 8 };
   static constinit std::atomic<unsigned> read{kUnread};
   unsigned now = read.load(std::memory_order_relaxed);
   if (now == kUnread) {
     const char* disable = std::getenv("KVCACHED_DISABLE");
     const char* match = std::getenv("KVCACHED_MATCH");
+    const char* hints = std::getenv("KVCACHED_HINTS");
     now = kRead;
     if (disable == nullptr || std::strcmp(disable, "1") != 0) now |= kOn;
-    if (match != nullptr && *match != '\0') now |= kEvidence;
+    if (match != nullptr && *match != '\0') {
+      now |= kEvidence;
+      if (hints != nullptr && std::strcmp(hints, "args") == 0) now |= kNodes;
+    }
     read.store(now, std::memory_order_relaxed);
   }
-  return {(now & kOn) != 0, (now & kEvidence) != 0};
+  return {(now & kOn) != 0, (now & kEvidence) != 0, (now & kNodes) != 0};
 }
 
 const char* library_name(const Door& door) noexcept {
@@ -56,7 +61,8 @@ void* in_place_of(const Door& door, void* real) noexcept {
   if (!door.behind->looked_up.compare_exchange_strong(behind, real) && behind != real) {
     return real;  // a second driver in this process: one door cannot lead to both
   }
-  if (door.kind == Door::Kind::evidence && !switches().evidence) {
+  if ((door.kind == Door::Kind::evidence && !switches().evidence) ||
+      (door.kind == Door::Kind::node && !switches().nodes)) {
     return real;
   }
   return const_cast<void*>(door.looked_up);

@@ -54,7 +54,8 @@
         testq   %rax, %rax
         je      1f
         jmp     *%rax
-1:      leaq    \behind+\offset(%rip), %rax
+1:      leaq    \behind(%rip), %rax
+        movl    $\offset, %r11d
         jmp     work_slowly
         end     \name
         .endm
@@ -75,7 +76,9 @@
         .cfi_adjust_cfa_offset -8
         .endm
 
-        /* rax: where the target's address is. Nothing on the list takes floating-point arguments. */
+        /* rax: what is behind the door; r11: where in it the target's address is. The saved registers,
+         * the return address and the arguments on the stack make one array (hooks/touches.hpp).
+         * Nothing on the list takes floating-point arguments. */
         begin   work_slowly
         save    %rdi
         save    %rsi
@@ -83,9 +86,11 @@
         save    %rcx
         save    %r8
         save    %r9
+        movq    %rax, %rdi
+        leaq    (%rax,%r11), %rsi
+        movq    %rsp, %rdx
         subq    $8, %rsp
         .cfi_adjust_cfa_offset 8
-        movq    %rax, %rdi
         call    kvcached_work
         addq    $8, %rsp
         .cfi_adjust_cfa_offset -8
@@ -121,7 +126,8 @@
 
 #define HOOK(symbol, name, version, per_thread, meaning) hook symbol
 #define NVML(symbol, meaning) hook symbol
-#define EVIDENCE(symbol, name, version, per_thread) evidence symbol
+#define EVIDENCE(symbol, name, version, per_thread, touches) evidence symbol
+#define NODE(symbol, name, version, per_thread, touches) evidence symbol
 #include "shim/entry/table.inc"
 
         .section .note.GNU-stack, "", @progbits

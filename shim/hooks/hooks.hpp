@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "shim/hooks/touches.hpp"
 
 namespace kvcached::hooks {
 
@@ -125,8 +126,10 @@ CUresult disable_peer(Next<CUcontext> next, CUcontext owner) noexcept;
 
 // ---- evidence.cpp: work is about to be given to the GPU ----------------------------------------
 
-// Backs what nobody has claimed. Called only while kvcached_unclaimed is not 0. False: there is no
-// memory for it; the work must not begin, and the program is to hear OUT_OF_MEMORY.
-bool work_begins() noexcept;
+// Backs what nobody has claimed, or what `touches` finds of it where the user has promised that the
+// arguments tell. `now`: the call begins work, not a node of a graph that does later. Called only
+// while kvcached_unclaimed is not 0. False: there is no memory for it; the work must not begin, and
+// the program is to hear OUT_OF_MEMORY.
+bool work_begins(bool now, Touches touches, const Arguments& call) noexcept;
 
 }  // namespace kvcached::hooks

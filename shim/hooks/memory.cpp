@@ -1,5 +1,4 @@
 #include "shim/classify/classify.hpp"
-#include "shim/classify/tags.hpp"
 #include "shim/driver/cuda.hpp"
 #include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
@@ -20,7 +19,7 @@ void count(driver::Address at, std::size_t size) noexcept {
 }
 
 bool allocate_elastic(Process& process, CUdeviceptr* out, Bytes size) noexcept {
-  const auto kind = classify::decide(size, classify::tag_depth(), process.match());
+  const auto kind = process.kind_of(size);
   ContextId context;
   DeviceId device;
   if (kind == classify::Kind::plain ||

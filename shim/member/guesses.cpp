@@ -17,6 +17,9 @@ constexpr Duration kPatience = std::chrono::seconds(5);
 
 bool Guesses::add(Member& member, std::shared_ptr<cache::Buffer> buffer, Pages kept) noexcept {
   const std::lock_guard lock(mutex_);
+  const driver::Address base = buffer->base();
+  first_ = std::min(first_.load(), base);
+  end_ = std::max(end_.load(), base + buffer->reserved().value);
   try {
     guesses_.push_back({&member, std::move(buffer), kept});
   } catch (...) {
@@ -48,14 +51,15 @@ Pages Guesses::kept(const Member& member) noexcept {
   return sum;
 }
 
-bool Guesses::back(Guess& guess) noexcept {
+template <class F>
+bool Guesses::back(Guess& guess, F attempt) noexcept {
   const Instant deadline = clock_.now() + kPatience;
   for (Duration pause = milliseconds(1);;
        pause = std::min<Duration>(pause * 2, milliseconds(100))) {
     cache::Result backed{};
     {
       const Prepaid prepaid(*guess.member, guess.kept);
-      backed = guess.buffer->back_whole();
+      backed = attempt(*guess.buffer);
       guess.kept = prepaid.rest();
     }
     // Claimed, freed or lost meanwhile: it is somebody else's affair.
@@ -63,7 +67,7 @@ bool Guesses::back(Guess& guess) noexcept {
         backed == cache::Result::lost)
       return true;
     if (clock_.now() >= deadline) {
-      warn("an allocation of {} MiB cannot be backed before the first launch: the GPU is full",
+      warn("an allocation of {} MiB cannot be backed before its first use: the GPU is full",
            guess.buffer->requested().value >> 20);
       return false;
     }
@@ -74,9 +78,39 @@ bool Guesses::back(Guess& guess) noexcept {
 bool Guesses::back_all() noexcept {
   const std::lock_guard lock(mutex_);
   while (!guesses_.empty()) {
-    if (!back(guesses_.back())) return false;
+    if (!back(guesses_.back(), [](cache::Buffer& buffer) { return buffer.back_whole(); }))
+      return false;
     drop(guesses_.back());
     guesses_.pop_back();
+  }
+  return true;
+}
+
+bool Guesses::holds(const Guess& guess, const Touch& touch) const noexcept {
+  const driver::Address base = guess.buffer->base();
+  const driver::Address end = base + guess.buffer->reserved().value;
+  // What begins before the buffer may reach into it.
+  return touch.at < end && (touch.at >= base || base - touch.at < touch.bytes.value);
+}
+
+bool Guesses::back(std::span<const Touch> touched) noexcept {
+  const std::lock_guard lock(mutex_);
+  for (const Touch& touch : touched) {
+    for (std::size_t i = guesses_.size(); i-- > 0;) {
+      Guess& guess = guesses_[i];
+      if (!holds(guess, touch)) continue;
+      const driver::Address base = guess.buffer->base();
+      const Bytes offset(touch.at > base ? touch.at - base : 0);
+      const Bytes before(touch.at < base ? base - touch.at : 0);
+      if (!back(guess, [&](cache::Buffer& buffer) {
+            return touch.bytes ? buffer.back_part(offset, touch.bytes - before)
+                               : buffer.back_whole();
+          }))
+        return false;
+      if (guess.buffer->use() == cache::Use::unclaimed) continue;
+      drop(guess);
+      guesses_.erase(guesses_.begin() + static_cast<std::ptrdiff_t>(i));
+    }
   }
   return true;
 }

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "policy/clock.hpp"
@@ -14,6 +16,12 @@
 #include "shim/member/member.hpp"
 
 namespace kvcached::member {
+
+// What work is about to use.
+struct Touch {
+  driver::Address at = 0;
+  Bytes bytes;  // none: all of the buffer that holds the address
+};
 
 // Thread-safe.
 class Guesses {
@@ -32,9 +40,17 @@ class Guesses {
   // What is kept for them all: memory that the engine was told it has, and that is not taken yet.
   Pages kept(const Member& member) noexcept;
 
+  // All of them lie within: what is not is none of them. Takes no lock.
+  std::pair<driver::Address, driver::Address> range() const noexcept {
+    return {first_.load(std::memory_order_acquire), end_.load(std::memory_order_acquire)};
+  }
+
   // Backs all of them; waits for another thread that does. False after five seconds: the GPU has no
   // memory for one of them, in spite of the pool's word. Makes driver calls.
   bool back_all() noexcept;
+
+  // The same for what is touched of them: whole buffers and parts.
+  bool back(std::span<const Touch> touched) noexcept;
 
  private:
   struct Guess {
@@ -42,13 +58,19 @@ class Guesses {
     std::shared_ptr<cache::Buffer> buffer;
     Pages kept;
   };
-  bool back(Guess& guess) noexcept;
+  bool holds(const Guess& guess, const Touch& touch) const noexcept;
+  // By `attempt`, which is repeated while there is no memory.
+  template <class F>
+  bool back(Guess& guess, F attempt) noexcept;
   void drop(const Guess& guess) noexcept;
 
   std::atomic<std::uint32_t>& open_;
   const Clock& clock_;
   std::mutex mutex_;  // held while they are backed
   std::vector<Guess> guesses_;
+  // Grow only.
+  std::atomic<driver::Address> first_{~driver::Address{0}};
+  std::atomic<driver::Address> end_{0};
 };
 
 }  // namespace kvcached::member

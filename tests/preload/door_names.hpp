@@ -15,9 +15,11 @@ inline const std::set<std::string>& hook_symbols() {
 #define HOOK(symbol, ...) #symbol,
 #define NVML(symbol, ...)
 #define EVIDENCE(symbol, ...)
+#define NODE(symbol, ...)
 #include "shim/entry/table.inc"
 #undef HOOK
 #undef EVIDENCE
+#undef NODE
   };
   return all;
 }
@@ -26,10 +28,27 @@ inline const std::set<std::string>& evidence_symbols() {
   static const std::set<std::string> all = {
 #define HOOK(symbol, ...)
 #define EVIDENCE(symbol, ...) #symbol,
+#define NODE(symbol, ...)
 #include "shim/entry/table.inc"
 #undef HOOK
 #undef NVML
 #undef EVIDENCE
+#undef NODE
+  };
+  return all;
+}
+
+inline const std::set<std::string>& node_symbols() {
+  static const std::set<std::string> all = {
+#define HOOK(symbol, ...)
+#define NVML(symbol, ...)
+#define EVIDENCE(symbol, ...)
+#define NODE(symbol, ...) #symbol,
+#include "shim/entry/table.inc"
+#undef HOOK
+#undef NVML
+#undef EVIDENCE
+#undef NODE
   };
   return all;
 }

@@ -17,8 +17,22 @@ namespace {
 
 constexpr Bytes mib(std::uint64_t n) { return Bytes(n << 20); }
 
-using classify::decide;
 using classify::Kind;
+
+Kind decide(Bytes size, std::uint32_t tags, const std::optional<MatchRule>& rule) {
+  return classify::decide(size, tags, rule, [](const MatchRule&) -> bool { std::abort(); });
+}
+
+TEST(Classify, TheStackIsLookedAtOnlyWhereTheRuleNamesACallerAndAllElseFits) {
+  const std::optional<MatchRule> rule = MatchRule{mib(4), mib(8), "lib*.so", ""};
+  EXPECT_EQ(decide(mib(2), 0, rule), Kind::plain);
+  EXPECT_EQ(decide(mib(9), 0, rule), Kind::plain);
+  EXPECT_EQ(decide(mib(4), 1, rule), Kind::tagged);
+  for (const bool found : {false, true}) {
+    const auto kind = classify::decide(mib(4), 0, rule, [=](const MatchRule&) { return found; });
+    EXPECT_EQ(kind, found ? Kind::unclaimed : Kind::plain);
+  }
+}
 
 TEST(Classify, SmallIsPlainWhateverIsSaid) {
   const std::optional<MatchRule> all = MatchRule{Bytes(0)};

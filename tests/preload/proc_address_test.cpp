@@ -49,23 +49,26 @@ Names driver_symbols(const std::vector<std::string>& alone) {
   return names;
 }
 
-bool in_front_of(const std::string& symbol, bool with_rule) {
-  return hook_symbols().contains(symbol) || (with_rule && evidence_symbols().contains(symbol));
+using Symbols = std::set<std::string>;
+
+Symbols operator+(Symbols left, const Symbols& right) {
+  left.insert(right.begin(), right.end());
+  return left;
 }
 
-bool right(const Answer& with, const Answer& alone, const Names& names, bool with_rule) {
+bool right(const Answer& with, const Answer& alone, const Names& names, const Symbols& ours) {
   if (with.owner == "library") {
     const std::string door = door_at(with.offset);
-    return alone.owner == "driver" && in_front_of(door, with_rule) &&
-           names.at(alone.offset).contains(door);
+    return alone.owner == "driver" && ours.contains(door) && names.at(alone.offset).contains(door);
   }
   if (with.owner != alone.owner || with.offset != alone.offset) return false;
   if (alone.owner != "driver") return true;
   const auto& symbols = names.at(alone.offset);
-  return symbols.size() > 1 || !in_front_of(*symbols.begin(), with_rule);
+  return symbols.size() > 1 || !ours.contains(*symbols.begin());
 }
 
-void compare(const std::vector<std::string>& with, bool with_rule) {
+// `ours`: the symbols in front of which the library is to stand.
+void compare(const std::vector<std::string>& with, const Symbols& ours) {
   const auto alone = answers({});
   ASSERT_GT(alone.size(), 600U * 50);
   ASSERT_EQ(with.size(), alone.size());
@@ -76,21 +79,29 @@ void compare(const std::vector<std::string>& with, bool with_rule) {
     const Answer a = parsed(alone[i]);
     const Answer w = parsed(with[i]);
     EXPECT_EQ(w.request, a.request);
-    if (!right(w, a, names, with_rule)) {
+    if (!right(w, a, names, ours)) {
       ADD_FAILURE() << a.request << ": " << w.owner << " " << door_at(w.offset) << "; the driver's "
                     << a.owner << " " << *names.at(a.offset).begin();
       ++wrong;
     }
     if (w.owner == "library") doors.insert(door_at(w.offset));
   }
-  auto wanted = hook_symbols();
-  if (with_rule) wanted.insert(evidence_symbols().begin(), evidence_symbols().end());
-  EXPECT_EQ(doors, wanted);
+  EXPECT_EQ(doors, ours);
 }
 
-TEST(ProcAddress, AnswersAsTheDriverDoes) { compare(answers({{"LD_PRELOAD", library()}}), false); }
+TEST(ProcAddress, AnswersAsTheDriverDoes) {
+  compare(answers({{"LD_PRELOAD", library()}, {"KVCACHED_HINTS", "args"}}), hook_symbols());
+}
 
-TEST(ProcAddress, StandsInFrontOfLaunchesOnlyWithARule) { compare(answers(elastic()), true); }
+TEST(ProcAddress, StandsInFrontOfLaunchesOnlyWithARule) {
+  compare(answers(elastic()), hook_symbols() + evidence_symbols());
+}
+
+TEST(ProcAddress, StandsInFrontOfNodesOnlyWhereTheirArgumentsCount) {
+  auto with = elastic();
+  with["KVCACHED_HINTS"] = "args";
+  compare(answers(with), hook_symbols() + evidence_symbols() + node_symbols());
+}
 
 TEST(ProcAddress, SwitchedOffChangesNoAnswer) {
   auto off = elastic();

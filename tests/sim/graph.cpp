@@ -28,20 +28,23 @@ CUresult instantiate(Context& context, CUgraphExec* out, CUgraph handle) {
   if (out == nullptr || graph == nullptr) return CUDA_ERROR_INVALID_VALUE;
   auto exec = std::make_shared<GraphExec>();
   exec->context = &context;
-  for (const auto& node : graph->nodes) exec->work.push_back(node->work);
+  for (const auto& node : graph->nodes) {
+    exec->work.push_back(node->work);
+    exec->of.push_back(node.get());
+  }
   *out = reinterpret_cast<CUgraphExec>(exec.get());
   const std::unique_lock lock(graphs().mutex);
   graphs().execs[*out] = std::move(exec);
   return CUDA_SUCCESS;
 }
 
+}  // namespace
+
 std::shared_ptr<GraphExec> find_exec(CUgraphExec handle) {
   const std::shared_lock lock(graphs().mutex);
   const auto found = graphs().execs.find(handle);
   return found == graphs().execs.end() ? nullptr : found->second;
 }
-
-}  // namespace
 
 CUgraph publish_graph(std::shared_ptr<Graph> graph) {
   const auto handle = reinterpret_cast<CUgraph>(graph.get());

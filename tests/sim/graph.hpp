@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "tests/sim/kernel.h"
 #include "tests/sim/stream.hpp"
 
 namespace sim {
@@ -22,12 +23,18 @@ struct Graph {
 /// What is launched: a copy, so that the graph may go.
 struct GraphExec {
   std::vector<Work> work;
+  std::vector<const Node*> of;  // the node of each, to be found by; the nodes may be gone
   Context* context;
 };
 
 CUgraph publish_graph(std::shared_ptr<Graph> graph);
 /// nullptr for a handle that is none.
+std::shared_ptr<GraphExec> find_exec(CUgraphExec handle);
 std::shared_ptr<Graph> find_graph(CUgraph handle);
+
+/// launch.cpp: what a kernel with these arguments does; they are copied.
+CUresult kernel_work(CUfunction function, const sim_launch& shape, void** parameters, void** extra,
+                     Work& out);
 
 inline CUgraphNode handle_of(Node* node) { return reinterpret_cast<CUgraphNode>(node); }
 

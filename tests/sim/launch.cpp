@@ -3,6 +3,7 @@
 
 #include "tests/sim/call.hpp"
 #include "tests/sim/capture.hpp"
+#include "tests/sim/graph.hpp"
 #include "tests/sim/module.hpp"
 
 namespace sim {
@@ -59,28 +60,38 @@ CUresult copy_arguments(const Kernel& kernel, void** parameters, void** extra, A
   return CUDA_SUCCESS;
 }
 
+}  // namespace
+
+CUresult kernel_work(CUfunction function, const sim_launch& shape, void** parameters, void** extra,
+                     Work& out) {
+  KernelHandle found = find_function(function);
+  if (found.kernel == nullptr) found = find_kernel(reinterpret_cast<CUkernel>(function));
+  if (found.kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
+  const std::uint64_t threads = std::uint64_t{shape.block_x} * shape.block_y * shape.block_z;
+  if (threads == 0 || threads > kMostThreads || shape.shared_bytes > kMostShared ||
+      std::uint64_t{shape.grid_x} * shape.grid_y * shape.grid_z == 0) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  auto arguments = std::make_shared<Arguments>();
+  if (const CUresult bad = copy_arguments(*found.kernel, parameters, extra, *arguments)) {
+    return bad;
+  }
+  if (found.kernel->function == nullptr) return CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND;
+  out = {Work::Kind::kKernel,
+         [found, shape, arguments] { found.kernel->function(&shape, arguments->places.data()); }};
+  return CUDA_SUCCESS;
+}
+
+namespace {
+
 CUresult launch(const char* name, CUfunction function, const sim_launch& shape, CUstream handle,
                 void** parameters, void** extra) {
   return enter_context(name, [&](Context& context) -> CUresult {
-    KernelHandle found = find_function(function);
-    if (found.kernel == nullptr) found = find_kernel(reinterpret_cast<CUkernel>(function));
-    if (found.kernel == nullptr) return CUDA_ERROR_INVALID_HANDLE;
-    const std::uint64_t threads = std::uint64_t{shape.block_x} * shape.block_y * shape.block_z;
-    if (threads == 0 || threads > kMostThreads || shape.shared_bytes > kMostShared ||
-        std::uint64_t{shape.grid_x} * shape.grid_y * shape.grid_z == 0) {
-      return CUDA_ERROR_INVALID_VALUE;
-    }
+    Work work;
     std::shared_ptr<Stream> stream;
     if (const CUresult refused = resolve_stream(handle, context, stream)) return refused;
-    auto arguments = std::make_shared<Arguments>();
-    if (const CUresult bad = copy_arguments(*found.kernel, parameters, extra, *arguments)) {
-      return bad;
-    }
-    if (found.kernel->function == nullptr) return CUDA_ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND;
-    return enqueue(*stream, CU_GRAPH_NODE_TYPE_KERNEL,
-                   {Work::Kind::kKernel, [found, shape, arguments] {
-                      found.kernel->function(&shape, arguments->places.data());
-                    }});
+    if (const CUresult bad = kernel_work(function, shape, parameters, extra, work)) return bad;
+    return enqueue(*stream, CU_GRAPH_NODE_TYPE_KERNEL, std::move(work));
   });
 }
 

@@ -17,10 +17,12 @@ constexpr const char* kSymbols[] = {
 #define HOOK(symbol, ...)
 #define NVML(symbol, ...)
 #define EVIDENCE(symbol, ...) #symbol,
+#define NODE(symbol, ...)
 #include "shim/entry/table.inc"
 #undef HOOK
 #undef NVML
 #undef EVIDENCE
+#undef NODE
 };
 
 using Work = CUresult (*)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*,

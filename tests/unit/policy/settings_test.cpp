@@ -119,8 +119,64 @@ TEST(ParseMatchTest, Rules) {
   for (const char* text :
        {"", "size", "size>=", "size>256MiB", "size>=40%", "size>=0", "256MiB",
         "size>=2GiB,size<=1GiB", "size>=1GiB,", "size>=1GiB,size<=50%", "size>=1GiB,size<=2GiB,",
-        "size>=1GiB;size<=2GiB", "size<=2GiB", "size >= 1GiB"}) {
+        "size>=1GiB;size<=2GiB", "size<=2GiB", "size >= 1GiB", "size>=1GiB,size>=2GiB",
+        "size<=1GiB,size<=2GiB,size>=1"}) {
     EXPECT_FALSE(parse_match(text)) << '"' << text << '"';
+  }
+}
+
+TEST(ParseMatchTest, Callers) {
+  const std::optional<MatchRule> module = parse_match("module=libkv*.so");
+  ASSERT_TRUE(module);
+  EXPECT_EQ(module->module, "libkv*.so");
+  EXPECT_TRUE(module->by_caller());
+  EXPECT_EQ(module->at_least, Bytes());
+  EXPECT_EQ(module->at_most, Bytes::max());
+  const std::optional<MatchRule> all =
+      parse_match("symbol=_ZN2kv4initEv,size<=2GiB,module=lib.so,size>=1GiB");
+  ASSERT_TRUE(all);
+  EXPECT_EQ(all->symbol, "_ZN2kv4initEv");
+  EXPECT_EQ(all->module, "lib.so");
+  EXPECT_EQ(all->at_least, Bytes(1ULL << 30));
+  EXPECT_EQ(all->at_most, Bytes(2ULL << 30));
+  EXPECT_FALSE(parse_match("size>=1GiB")->by_caller());
+  EXPECT_TRUE(parse_match("symbol=f,size<=1GiB"));
+  const std::string longest(200, 'x');
+  EXPECT_TRUE(parse_match("symbol=" + longest));
+  for (const std::string& text :
+       {std::string("module="), std::string("symbol="), std::string("module"),
+        std::string("module=/usr/lib/libkv.so"), std::string("module=a,module=b"),
+        std::string("symbol=a,symbol=b"), std::string("symbol=a b"), std::string("symbol=a\n"),
+        std::string("module=a,"), std::string(",module=a"), std::string("module=a,size<=0"),
+        std::string("caller=a"), "symbol=x" + longest}) {
+    EXPECT_FALSE(parse_match(text)) << '"' << text << '"';
+  }
+}
+
+TEST(ParseMatchTest, Globs) {
+  for (const auto& [pattern, text] :
+       std::vector<std::pair<const char*, const char*>>{{"libkv.so", "libkv.so"},
+                                                        {"lib*.so", "libkv.so"},
+                                                        {"lib*.so*", "libkv.so.1.2"},
+                                                        {"*", ""},
+                                                        {"*", "anything"},
+                                                        {"**a*", "ba"},
+                                                        {"?b?", "abc"},
+                                                        {"*aab", "aaaaab"},
+                                                        {"a*b*c", "a.b.b.c"}}) {
+    EXPECT_TRUE(glob_matches(pattern, text)) << pattern << " " << text;
+  }
+  for (const auto& [pattern, text] :
+       std::vector<std::pair<const char*, const char*>>{{"libkv.so", "libkv.so.1"},
+                                                        {"libkv.so", "xlibkv.so"},
+                                                        {"", "a"},
+                                                        {"?", ""},
+                                                        {"a?", "a"},
+                                                        {"*aab", "aaaab."},
+                                                        {"a*b*c", "a.c.b"},
+                                                        {"a*b*c*", "acbx"},
+                                                        {"LIB*", "lib"}}) {
+    EXPECT_FALSE(glob_matches(pattern, text)) << pattern << " " << text;
   }
 }
 
@@ -135,6 +191,7 @@ TEST(SettingsTest, Defaults) {
   EXPECT_EQ(settings.max.of(Bytes(1000)), Bytes(1000));
   EXPECT_EQ(settings.weight, 100U);
   EXPECT_FALSE(settings.match);
+  EXPECT_FALSE(settings.hints_args);
   EXPECT_EQ(settings.stripe, Bytes(0));
   EXPECT_FALSE(settings.warm);
   EXPECT_EQ(settings.prefix_cache.of(Bytes(1000)), Bytes(50));
@@ -153,6 +210,7 @@ TEST(SettingsTest, AllSet) {
                               {"KVCACHED_MAX", "8GiB"},
                               {"KVCACHED_WEIGHT", "250"},
                               {"KVCACHED_MATCH", "size>=256MiB"},
+                              {"KVCACHED_HINTS", "args"},
                               {"KVCACHED_STRIPE", "32MiB"},
                               {"KVCACHED_WARM", "512MiB"},
                               {"KVCACHED_PREFIX_CACHE", "10%"},
@@ -170,6 +228,7 @@ TEST(SettingsTest, AllSet) {
   EXPECT_EQ(settings.weight, 250U);
   ASSERT_TRUE(settings.match);
   EXPECT_EQ(settings.match->at_least, Bytes(256ULL << 20));
+  EXPECT_TRUE(settings.hints_args);
   EXPECT_EQ(settings.stripe, Bytes(32ULL << 20));
   EXPECT_EQ(settings.warm, Bytes(512ULL << 20));
   EXPECT_EQ(settings.prefix_cache.of(Bytes(1000)), Bytes(100));
@@ -195,6 +254,7 @@ TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
       {"KVCACHED_MAX", {"", "0", "0%", "200%"}},
       {"KVCACHED_WEIGHT", {"", "0", "-1", "10001", "1.5", "10%", "1KiB", "4294967297"}},
       {"KVCACHED_MATCH", {"", "all", "size>=50%"}},
+      {"KVCACHED_HINTS", {"", "arg", "args,args", "1"}},
       {"KVCACHED_STRIPE", {"", "1MiB", "3MiB", "2GiB", "10%", "-2MiB"}},
       {"KVCACHED_WARM", {"", "10%", "-1"}},
       {"KVCACHED_PREFIX_CACHE", {"", "101%", "-1"}},
@@ -222,6 +282,7 @@ TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
     EXPECT_EQ(kept.max.share, standard.max.share);
     EXPECT_EQ(kept.weight, standard.weight);
     EXPECT_EQ(kept.match.has_value(), standard.match.has_value());
+    EXPECT_EQ(kept.hints_args, standard.hints_args);
     EXPECT_EQ(kept.stripe, standard.stripe);
     EXPECT_EQ(kept.warm, standard.warm);
     EXPECT_EQ(kept.prefix_cache.share, standard.prefix_cache.share);
