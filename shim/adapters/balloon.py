@@ -16,11 +16,16 @@ WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
 # Of what nobody waits for, so much goes back at a time, and no sooner than PAUSE seconds after the
-# time before: little enough for no request to notice.
-STRIPES_A_TIME = 4
+# time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU.
+STRIPES_BUSY = 1
 EVICTIONS_BUSY = 32
-EVICTIONS_IDLE = 512
 PAUSE = 0.25
+# An idle engine is back at its least in a few seconds; a request that comes meanwhile waits for some
+# milliseconds at most.
+STRIPES_IDLE = 8
+EVICTIONS_IDLE = 512  # or this share of what has to go
+EVICTIONS_IDLE_SHARE = 1 / 32
+PAUSE_IDLE = 0.1
 SETTLE_EVERY = 8  # calm steps (see `calm`)
 # After a step under pressure.
 STRIPES_UNDER_PRESSURE = 2
@@ -251,9 +256,12 @@ class Balloon:
             elif pressure:
                 self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
             elif time.monotonic() >= self.hand_back_at:
-                self._hand_back(keep_cached, STRIPES_A_TIME,
-                                EVICTIONS_IDLE if idle else EVICTIONS_BUSY)
-                self.hand_back_at = time.monotonic() + PAUSE
+                if idle:
+                    self._hand_back(keep_cached, STRIPES_IDLE,
+                                    max(EVICTIONS_IDLE, int(surplus * EVICTIONS_IDLE_SHARE)))
+                else:
+                    self._hand_back(keep_cached, STRIPES_BUSY, EVICTIONS_BUSY)
+                self.hand_back_at = time.monotonic() + (PAUSE_IDLE if idle else PAUSE)
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used

@@ -11,7 +11,7 @@ import weakref
 from _kvcached import client, seams
 
 LOOK_MS = 1000  # to see whether the engine has become idle
-AGAIN_MS = 250  # after a wake that left something to hand back
+AGAIN_MS = 120  # after a wake that left something to hand back: more than the pause in between
 PAUSE = 0.05  # seconds from one wake to the next while others wait
 
 log = logging.getLogger("kvcached")

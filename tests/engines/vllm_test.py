@@ -168,10 +168,13 @@ class Idle(unittest.TestCase):
         engine = worlds.Engine(worlds.Library())
         self.assertEqual(engine.balloon.keep_cached, 10)
 
-    def test_an_engine_that_is_woken_again_hands_back_little_by_little(self):
+    def hand_back(self, **pace):
+        """What an engine that rests after a burst holds, after each time that it is woken."""
         os.environ["KVCACHED_PREFIX_CACHE"] = "0"
-        self.addCleanup(setattr, worlds.package.balloon, "PAUSE", worlds.package.balloon.PAUSE)
-        worlds.package.balloon.PAUSE = worlds.PAUSE
+        for name, value in dict(pace, PAUSE=worlds.PAUSE).items():
+            self.addCleanup(setattr, worlds.package.balloon, name,
+                            getattr(worlds.package.balloon, name))
+            setattr(worlds.package.balloon, name, value)
         engine = worlds.Engine(worlds.Library(first_stripe=2, largest_stripe=4), queued=True)
         self.addCleanup(engine.cache.destroy)
         for i in range(24):
@@ -184,8 +187,17 @@ class Idle(unittest.TestCase):
             engine.check()
             held.append(engine.cache.backed_blocks())
         self.assertEqual(engine.cache.live, {0})
+        return held
+
+    def test_an_engine_that_is_woken_again_hands_back_little_by_little(self):
+        held = self.hand_back(STRIPES_IDLE=4)
         self.assertGreater(len(held), 3)
         self.assertLessEqual(max(a - b for a, b in zip(held, held[1:])), 4 * 4)
+
+    def test_the_more_an_idle_engine_holds_the_more_goes_at_a_time(self):
+        slow = self.hand_back(EVICTIONS_IDLE=4, EVICTIONS_IDLE_SHARE=0)
+        fast = self.hand_back(EVICTIONS_IDLE=4, EVICTIONS_IDLE_SHARE=0.5)
+        self.assertGreater(len(slow), 2 * len(fast))
 
     def test_a_waiting_peer_gets_what_only_the_prefix_cache_knows(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
