@@ -20,8 +20,9 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 STRIPES_BUSY = 1
 EVICTIONS_BUSY = 32
 PAUSE = 0.25
-# An idle engine is back at its least in a few seconds; a request that comes meanwhile waits for some
-# milliseconds at most.
+# An idle engine keeps what it has for PATIENCE_IDLE, as loads come and go, and is back at its least
+# some seconds later; a request that comes meanwhile waits for some milliseconds at most.
+PATIENCE_IDLE = 2.0
 STRIPES_IDLE = 8
 EVICTIONS_IDLE = 512  # or this share of what has to go
 EVICTIONS_IDLE_SHARE = 1 / 32
@@ -67,6 +68,7 @@ class Balloon:
         self.blind = False  # that cannot be told
         # An idle engine is woken again for what is left, so that it need not hand back all at once.
         self.woken = False
+        self.idle = False
         self.hand_back_at = 0.0
         self.pinning = False
         self.why = ""
@@ -125,6 +127,7 @@ class Balloon:
         `sure` tells that it cannot run out. `calm` tells for how many steps like it, at most
         `steps`, nothing has to be looked at again."""
         self.arrived = 0
+        self.idle = False
         queue = self.queue
         if self.pinning:
             self._try_pin(0)
@@ -250,6 +253,9 @@ class Balloon:
         if idle:
             self.calm = self.keep = 0
             self.expect(0)
+            if not self.idle:
+                self.hand_back_at = time.monotonic() + PATIENCE_IDLE
+            self.idle = True
         if crowded:
             if idle and (pressure or not self.woken):
                 self._hand_back(keep_cached, len(queue.held), self.total)

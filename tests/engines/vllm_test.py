@@ -3,6 +3,7 @@ the engine alone."""
 import importlib
 import os
 import sys
+import time
 import types
 import unittest
 
@@ -193,6 +194,12 @@ class Idle(unittest.TestCase):
         held = self.hand_back(STRIPES_IDLE=4)
         self.assertGreater(len(held), 3)
         self.assertLessEqual(max(a - b for a, b in zip(held, held[1:])), 4 * 4)
+
+    def test_an_idle_engine_keeps_what_it_has_for_a_while(self):
+        begun = time.monotonic()
+        held = self.hand_back(PATIENCE_IDLE=1.3)
+        self.assertGreater(time.monotonic() - begun, 1.3)
+        self.assertEqual(held[0], held[1], "woken too early")
 
     def test_the_more_an_idle_engine_holds_the_more_goes_at_a_time(self):
         slow = self.hand_back(EVICTIONS_IDLE=4, EVICTIONS_IDLE_SHARE=0)

@@ -50,6 +50,7 @@ else:
 stand_in_torch()
 adapter = package.vllm
 PAUSE = package.balloon.PAUSE
+package.balloon.PATIENCE_IDLE = 0.0
 package.balloon.PAUSE = 0.0  # steps are short here: as much is handed back as steps allow
 
 

@@ -97,6 +97,7 @@ ROWS[-1].build.sources.append("../../../Common/helper_multiprocess.cpp")
 sample(f"{CONCEPTS}/threadFenceReduction", elastic=1)
 driver_sample(f"{CONCEPTS}/threadMigration", "threadMigration.cpp", "threadMigration_kernel.cu",
               "threadMigration_kernel64.fatbin", args=["-noprompt"], unordered=True,
+              masks=((r"Context=", r"0x[0-9a-f]+", "address"),),
               why="a context of its own in each thread, popped here and pushed there")
 sample(f"{FEATURES}/StreamPriorities")
 sample(f"{FEATURES}/binaryPartitionCG")
@@ -107,7 +108,8 @@ sample(f"{FEATURES}/cudaCompressibleMemory", "saxpy.cu", "compMalloc.cpp", flags
 sample(f"{FEATURES}/cudaTensorCoreGemm", elastic=4)
 sample(f"{FEATURES}/globalToShmemAsyncCopy", "globalToShmemAsyncCopy.cu")
 sample(f"{FEATURES}/graphConditionalNodes", flags=["-rdc=true", "-lcudadevrt"])
-sample(f"{FEATURES}/graphMemoryFootprint", masks=((r"0x", r"0x[0-9a-f]+", "address"),))
+sample(f"{FEATURES}/graphMemoryFootprint",  # how many graphs overlap in time decides on the latter
+       masks=((r"0x", r"0x[0-9a-f]+", "address"), (r"^\d\d: +FOOTPRINT", r"\d+ bytes", "bytes")))
 sample(f"{FEATURES}/graphMemoryNodes")
 sample(f"{FEATURES}/jacobiCudaGraphs", "main.cpp", "jacobi.cu", seconds=6)
 driver_sample(f"{FEATURES}/memMapIPCDrv", "memMapIpc.cpp", "memMapIpc_kernel.cu", "memMapIpc_kernel64.ptx",
