@@ -76,6 +76,8 @@ struct Process::State final : public member::Housekeeper {
   // Gives the buffer its id; false without memory.
   bool name(const cache::Buffer& buffer) noexcept;
   void unname(const cache::Buffer& buffer) noexcept;
+  // Destroys a buffer that nobody can find any more, now or later.
+  cache::Result end(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
 
   Settings settings;
   classify::Callers callers;
@@ -236,10 +238,12 @@ bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
 
 bool Process::State::keep_house() noexcept {
   bool busy = false;
+  driver.tend();
   for (std::size_t i = 0; i < kMaxDevices; ++i) {
     auto* const m = devices[i].member.load(std::memory_order_acquire);
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
+    devices[i].scratch->tend();
     busy = publish(id, *m) || busy;
     driver::MemoryInfo info;
     if (driver.memory_info(id, info) == driver::Status::ok)
@@ -312,13 +316,13 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   if (!state_.name(*buffer) || (guess && !state_.guesses.add(*m, buffer, kept))) {
     if (guess) m->uncharge(kept);
     state_.unname(*buffer);
-    buffer->destroy();
+    state_.end(buffer);
     return false;
   }
   if (!state_.registry.add(buffer)) {
     claimed(buffer);
     state_.unname(*buffer);
-    buffer->destroy();
+    state_.end(buffer);
     return false;
   }
   out = buffer->base();
@@ -341,6 +345,15 @@ bool Process::State::name(const cache::Buffer& buffer) noexcept {
 void Process::State::unname(const cache::Buffer& buffer) noexcept {
   const std::unique_lock lock(ids_mutex);
   ids.erase(&buffer);
+}
+
+cache::Result Process::State::end(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  const cache::Result destroyed = buffer->destroy();
+  if (destroyed == cache::Result::not_now) {
+    registry.bury(buffer);
+    agent.wake();
+  }
+  return destroyed;
 }
 
 bool Process::State::has_free(driver::DeviceId id, Bytes size) noexcept {
@@ -380,12 +393,7 @@ FreeAnswer Process::free(driver::Address address) noexcept {
   if (g_passive.load(std::memory_order_relaxed)) return FreeAnswer::freed;
   claimed(taken.buffer);
   state_.unname(*taken.buffer);
-  const cache::Result destroyed = taken.buffer->destroy();
-  if (destroyed == cache::Result::not_now) {
-    state_.registry.bury(taken.buffer);
-    state_.agent.wake();
-  }
-  return destroyed == cache::Result::lost ? FreeAnswer::lost : FreeAnswer::freed;
+  return state_.end(taken.buffer) == cache::Result::lost ? FreeAnswer::lost : FreeAnswer::freed;
 }
 
 std::optional<Elastic> Process::find(driver::Address address) noexcept {
@@ -414,7 +422,7 @@ void Process::context_closed(driver::ContextId context, bool gone) noexcept {
     for (const auto& buffer : state_.registry.take_all(context)) {
       claimed(buffer);
       state_.unname(*buffer);
-      buffer->abandon();
+      if (buffer->abandon() == cache::Result::not_now) state_.registry.bury(buffer);
     }
   } catch (...) {
     warn("no memory to free the allocations of a destroyed context");

@@ -130,6 +130,7 @@ bool Buffer::release_extent(Piece& piece) noexcept {
 void Buffer::sweep(Pages& freed) noexcept {
   const std::lock_guard lock(mutex_);
   freed = Pages();
+  if (use() == Use::gone) return;
   for (Piece& piece : pieces_) {
     if (!piece.stranded()) continue;
     Pages of_piece;

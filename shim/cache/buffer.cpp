@@ -43,17 +43,13 @@ Buffer::Buffer(const Ground& ground, Bytes requested, driver::ContextId context)
       requested_(requested),
       pages_(static_cast<std::uint32_t>(pages_up(requested).value)) {}
 
-Buffer::~Buffer() {
-  const std::lock_guard lock(mutex_);
-  end(false);
-}
-
 Result Buffer::reserve_and_alias() {
   const driver::Status status = driver_.reserve(reserved(), base_);
   if (status != driver::Status::ok) {
     use_ = Use::gone;
     return result_of(status);
   }
+  has_range_ = true;
   // A GPU that is nearly full may still have room for smaller scratch extents.
   Order cap = scratch_.largest();
   Result result = alias_all(cap);
@@ -257,48 +253,6 @@ driver::Status Buffer::alias(const PageRun& run) noexcept {
 
 driver::Status Buffer::unmap(const PageRun& run) noexcept {
   return driver_.unmap(address(run), bytes(run));
-}
-
-// ---- End
-
-Result Buffer::destroy() noexcept {
-  if (use() == Use::gone) return Result::ok;
-  const driver::Status status = driver_.synchronize(context_);
-  if (status == driver::Status::not_now) return Result::not_now;
-  if (const std::shared_ptr<Worker> owner = worker()) owner->close();
-  std::shared_ptr<Worker> last;  // dropped after the lock: it may own us
-  const std::lock_guard lock(mutex_);
-  last.swap(worker_);
-  end(false);
-  return Result::ok;
-}
-
-void Buffer::abandon() noexcept {
-  if (const std::shared_ptr<Worker> owner = worker()) owner->close();
-  std::shared_ptr<Worker> last;
-  const std::lock_guard lock(mutex_);
-  last.swap(worker_);
-  end(true);
-}
-
-void Buffer::end(bool context_gone) noexcept {
-  if (use() == Use::gone) return;
-  use_ = Use::gone;
-  Pages freed;
-  for (Piece& piece : pieces_) {
-    const bool unmapped = unmap(piece.run) == driver::Status::ok;
-    if (!piece.held) continue;
-    const bool released = driver_.release(piece.handle) == driver::Status::ok;
-    if (context_gone || (released && (unmapped || !piece.backed))) {
-      freed += Pages(piece.run.count());
-    }
-  }
-  driver_.unreserve(base_, reserved());
-  give_scratch(orders_);
-  pieces_.clear();
-  stranded_ = 0;
-  held_ -= freed.value;
-  if (freed) budget_.uncharge(freed);
 }
 
 }  // namespace kvcached::cache

@@ -75,13 +75,14 @@ class Buffer {
   Result back_part(Bytes offset, Bytes bytes) noexcept;
 
   // Unmaps, releases and uncharges everything and gives the addresses back; closes the worker that
-  // claimed the buffer. First waits for the work of the context: not_now while a capture is open,
-  // and nothing was changed (see Registry::bury). Each later step goes on where one fails; pages
-  // that the driver did not release stay charged.
+  // claimed the buffer. First waits for the work of the context. not_now: to be called again (see
+  // Registry::bury), because a capture is open or the driver refused something. Each step goes on
+  // where one fails; pages that the driver did not release stay charged. It gives up, with ok and a
+  // line in the log, after many refusals, or when the context is lost.
   Result destroy() noexcept;
   // The same for a context that the engine destroyed or reset: waits for nothing, and all pages
   // count as released, whatever the driver says.
-  void abandon() noexcept;
+  Result abandon() noexcept;
 
   // ---- For the worker that claims the buffer.
 
@@ -122,6 +123,8 @@ class Buffer {
     bool backed = false;  // mapped to `handle`, not to scratch
     bool lost = false;    // mapped to nothing known; never touched again until destroy
     bool held = false;    // `handle` exists and is charged
+    bool mapped = true;   // to something; false only at the end
+    bool owned = false;   // at the end: `handle` is still to be released
     std::uint32_t needs = 0;
     driver::Handle handle{};
 
@@ -141,7 +144,7 @@ class Buffer {
   void restore(std::span<Piece> unmapped) noexcept;
   // Makes a piece begin at `page`, if the one that holds it is scratch and can be divided.
   void cut(std::uint32_t page) noexcept;
-  void end(bool context_gone) noexcept;
+  Result end(bool context_gone) noexcept;
 
   // backing.cpp: extents.
   Result refuse_to_back() const noexcept;
@@ -169,6 +172,8 @@ class Buffer {
   std::array<driver::Handle, kMaxOrder + 1> scratch_handles_{};
   std::uint32_t orders_ = 0;  // bit n: we hold the scratch extent of order n
   std::shared_ptr<Worker> worker_;
+  bool has_range_ = false;
+  int refusals_ = 0;  // of the driver, since it was to be destroyed
   // Written under the lock, read without.
   std::atomic<Use> use_{Use::unclaimed};
   std::atomic<std::uint64_t> held_{0};

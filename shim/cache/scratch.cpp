@@ -38,8 +38,16 @@ void Scratch::give(Order order) noexcept {
   const std::lock_guard lock(mutex_);
   Extent& extent = extents_[order];
   if (--extent.users != 0) return;
-  // One that the driver does not release stays, for the next to take it.
+  // One that the driver does not release stays, for the next to take it or for tend().
   extent.made = driver_.release(extent.handle) != driver::Status::ok;
+}
+
+void Scratch::tend() noexcept {
+  const std::lock_guard lock(mutex_);
+  for (Extent& extent : extents_) {
+    if (extent.made && extent.users == 0)
+      extent.made = driver_.release(extent.handle) != driver::Status::ok;
+  }
 }
 
 Bytes Scratch::bytes() const noexcept {

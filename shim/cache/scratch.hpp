@@ -35,6 +35,9 @@ class Scratch {
   // releases the extent.
   void give(Order order) noexcept;
 
+  // Releases what nobody uses and the driver did not let go.
+  void tend() noexcept;
+
   // Physical memory held.
   Bytes bytes() const noexcept;
 

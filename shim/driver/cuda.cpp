@@ -5,10 +5,12 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <vector>
 
 #include "shim/driver/capture_gate.hpp"
 #include "shim/driver/immortal.hpp"
 #include "shim/driver/peers.hpp"
+#include "shim/driver/scopes.hpp"
 #include "shim/driver/symbols.hpp"
 #include "shim/log.hpp"
 
@@ -46,48 +48,6 @@ Status status_of(CUresult result, const char* call) noexcept {
   warn("{} failed with CUDA error {}", call, static_cast<int>(result));
   return Status::failed;
 }
-
-// In a thread that is not in relaxed mode many harmless calls fail, and ruin the capture, while
-// another thread captures.
-class Relaxed {
- public:
-  explicit Relaxed(const Symbols& cuda) noexcept : cuda_(cuda) {
-    cuda_.cuThreadExchangeStreamCaptureMode(&mode_);
-  }
-  ~Relaxed() { cuda_.cuThreadExchangeStreamCaptureMode(&mode_); }
-  Relaxed(const Relaxed&) = delete;
-  Relaxed& operator=(const Relaxed&) = delete;
-
- private:
-  const Symbols& cuda_;
-  CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-};
-
-// Makes a context current, and the caller's again.
-class Within {
- public:
-  Within(const Symbols& cuda, ContextId context) noexcept : cuda_(cuda) {
-    auto* wanted = static_cast<CUcontext>(context.context);
-    CUcontext now = nullptr;
-    if (cuda_.cuCtxGetCurrent(&now) == CUDA_SUCCESS && now == wanted) {
-      return;
-    }
-    result_ = cuda_.cuCtxPushCurrent_v2(wanted);
-    pushed_ = result_ == CUDA_SUCCESS;
-  }
-  ~Within() {
-    CUcontext popped = nullptr;
-    if (pushed_) cuda_.cuCtxPopCurrent_v2(&popped);
-  }
-  Within(const Within&) = delete;
-  Within& operator=(const Within&) = delete;
-  CUresult result() const noexcept { return result_; }
-
- private:
-  const Symbols& cuda_;
-  CUresult result_ = CUDA_SUCCESS;
-  bool pushed_ = false;
-};
 
 CUmemLocation on(DeviceId device) noexcept {
   CUmemLocation location{};
@@ -167,6 +127,7 @@ class CudaDriver final : public Driver {
       return wait_for_all(context);
     }
     const Relaxed relaxed(cuda_);
+    if (!relaxed) return Status::not_now;
     CUevent event = nullptr;
     {
       const Within within(cuda_, context);
@@ -187,7 +148,7 @@ class CudaDriver final : public Driver {
       }
     }
     if (status != Status::ok) {
-      cuda_.cuEventDestroy_v2(event);
+      drop_fence(context, Fence{event});
       event = nullptr;
     }
     out = Fence{event};
@@ -198,15 +159,27 @@ class CudaDriver final : public Driver {
     if (exiting) return Status::lost;
     if (fence.event == nullptr) return Status::ok;
     const Relaxed relaxed(cuda_);
+    if (!relaxed) return Status::not_now;
     return in_context(context, "cuEventQuery",
                       [&] { return cuda_.cuEventQuery(static_cast<CUevent>(fence.event)); });
   }
 
   void drop_fence(ContextId context, Fence fence) noexcept override {
-    if (exiting || fence.event == nullptr) return;
-    const Relaxed relaxed(cuda_);
-    in_context(context, "cuEventDestroy",
-               [&] { return cuda_.cuEventDestroy_v2(static_cast<CUevent>(fence.event)); });
+    if (exiting || fence.event == nullptr || dropped(context, fence)) return;
+    const std::lock_guard lock(undropped_mutex_);
+    try {
+      undropped_.push_back({context, fence});
+    } catch (...) {
+      warn("no memory to remember an event of ours: it stays until its context goes");
+    }
+  }
+
+  void tend() noexcept override {
+    if (exiting) return;
+    // Under the lock: a context that closes waits until we have left it.
+    const std::lock_guard lock(undropped_mutex_);
+    std::erase_if(undropped_,
+                  [this](const Open& open) { return dropped(open.context, open.fence); });
   }
 
   Status synchronize(ContextId context) noexcept override {
@@ -215,7 +188,7 @@ class CudaDriver final : public Driver {
     auto status = fence(context, all);
     if (status == Status::ok && all.event != nullptr) {
       const Relaxed relaxed(cuda_);
-      status = in_context(context, "cuEventSynchronize", [&] {
+      status = !relaxed ? Status::not_now : in_context(context, "cuEventSynchronize", [&] {
         return cuda_.cuEventSynchronize(static_cast<CUevent>(all.event));
       });
       drop_fence(context, all);
@@ -252,8 +225,12 @@ class CudaDriver final : public Driver {
   }
 
   void context_closing(ContextId context) noexcept {
-    const std::lock_guard lock(contexts_mutex_);
-    std::erase_if(contexts_, [&](const auto& entry) { return entry.second == context; });
+    {
+      const std::lock_guard lock(contexts_mutex_);
+      std::erase_if(contexts_, [&](const auto& entry) { return entry.second == context; });
+    }
+    const std::lock_guard lock(undropped_mutex_);
+    std::erase_if(undropped_, [&](const Open& open) { return open.context == context; });
   }
 
   void set_peer(DeviceId owner, DeviceId peer, bool enabled) noexcept {
@@ -283,6 +260,16 @@ class CudaDriver final : public Driver {
     const Within within(cuda_, context);
     if (within.result() != CUDA_SUCCESS) return status_of(within.result(), "cuCtxPushCurrent");
     return status_of(work(), call);
+  }
+
+  // True also where a lost context has taken the event along.
+  bool dropped(ContextId context, Fence fence) noexcept {
+    const Relaxed relaxed(cuda_);
+    if (!relaxed) return false;
+    const Status status = in_context(context, "cuEventDestroy", [&] {
+      return cuda_.cuEventDestroy_v2(static_cast<CUevent>(fence.event));
+    });
+    return status == Status::ok || status == Status::lost;
   }
 
   CUresult allow(Address at, Bytes size, DeviceId device) noexcept {
@@ -319,12 +306,19 @@ class CudaDriver final : public Driver {
     return status_of(result, "cuMemGetInfo");
   }
 
+  struct Open {
+    ContextId context;
+    Fence fence;
+  };
+
   const Symbols& cuda_;
   bool several_devices_ = false;
   std::mutex peers_mutex_;
   Peers peers_;
   std::mutex contexts_mutex_;
   std::map<int, ContextId> contexts_;  // by ordinal
+  std::mutex undropped_mutex_;
+  std::vector<Open> undropped_;  // fences that the driver would not let go
 };
 
 CudaDriver* instance() noexcept {

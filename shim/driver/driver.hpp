@@ -71,6 +71,8 @@ class Driver {
   // ok: passed. not_now: not yet. The fence stays the caller's until drop_fence.
   virtual Status fence_passed(ContextId context, Fence fence) noexcept = 0;
   virtual void drop_fence(ContextId context, Fence fence) noexcept = 0;
+  // Tries again to drop fences that could not be dropped. Called now and then.
+  virtual void tend() noexcept = 0;
 
   // Waits for all work of the context. `not_now` while a stream captures.
   virtual Status synchronize(ContextId context) noexcept = 0;

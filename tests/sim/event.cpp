@@ -91,6 +91,11 @@ CUresult named_context(CUcontext handle, Context*& out) {
 
 }  // namespace
 
+std::size_t count_events() {
+  const std::shared_lock lock(events().mutex);
+  return events().all.size();
+}
+
 std::shared_ptr<Event> find_event(CUevent handle) {
   const std::shared_lock lock(events().mutex);
   const auto found = events().all.find(handle);

@@ -27,5 +27,6 @@ struct Event {
 
 /// nullptr for a handle that is none.
 std::shared_ptr<Event> find_event(CUevent handle);
+std::size_t count_events();
 
 }  // namespace sim

@@ -89,6 +89,11 @@ class Space {
 
   Place find(CUdeviceptr address);
 
+  struct Counts {
+    std::size_t reservations, handles, mappings;
+  };
+  Counts counts();
+
  private:
   struct Handle {
     std::shared_ptr<Extent> extent;

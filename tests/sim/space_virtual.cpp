@@ -160,4 +160,9 @@ CUresult Space::set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flag
   return CUDA_SUCCESS;
 }
 
+Space::Counts Space::counts() {
+  const std::lock_guard lock(mutex_);
+  return {reservations_.size(), handles_.size(), mappings_.size()};
+}
+
 }  // namespace sim

@@ -326,18 +326,47 @@ TEST_F(BufferTest, DestroyWaitsForWorkAndForTheEndOfACapture) {
   EXPECT_EQ(world_.driver.violations(), 0U);
 }
 
-TEST_F(BufferTest, DestroyGoesOnWhereAStepFails) {
-  for (const Call call : {Call::unmap, Call::release}) {
+TEST_F(BufferTest, DestroyGoesOnWhereAStepFailsAndEndsLater) {
+  for (const Call call : {Call::unmap, Call::release, Call::unreserve}) {
     World world;
     auto buffer = world.buffer(kMiB * 14);
     ASSERT_EQ(buffer->back_whole(), Result::ok);
-    world.driver.fail(call, 1);
-    EXPECT_EQ(buffer->destroy(), Result::ok);
+    world.driver.fail(call, 0);
+    EXPECT_EQ(buffer->destroy(), Result::not_now);
     EXPECT_EQ(buffer->use(), Use::gone);
     EXPECT_TRUE(world.exact());  // what the driver kept stays charged
-    EXPECT_GT(world.budget.charged(), Pages());
+    EXPECT_EQ(world.budget.charged() == Pages(), call == Call::unreserve);
     EXPECT_LT(world.budget.charged(), Pages(7));
+    Pages swept;
+    buffer->sweep(swept);
+    EXPECT_EQ(swept, Pages());
+    EXPECT_EQ(buffer->destroy(), Result::ok);
+    EXPECT_TRUE(world.clean());
+    EXPECT_EQ(buffer->destroy(), Result::ok);
+    EXPECT_EQ(world.driver.violations(), 0U);
   }
+}
+
+TEST_F(BufferTest, DestroyGivesUpInTheEnd) {
+  World world;
+  auto buffer = world.buffer(kMiB * 14);
+  ASSERT_EQ(buffer->back_whole(), Result::ok);
+  world.driver.fail(Call::release, 0, Status::failed, 1'000'000);
+  int tries = 1;
+  while (buffer->destroy() == Result::not_now && tries < 1000) ++tries;
+  EXPECT_GT(tries, 20);
+  EXPECT_LT(tries, 1000);
+  EXPECT_TRUE(world.exact());
+}
+
+TEST_F(BufferTest, NothingIsTakenFromWorkThatCannotBeWaitedFor) {
+  ASSERT_EQ(back(1), Result::ok);
+  world_.driver.fail(Call::synchronize, 0);
+  EXPECT_EQ(buffer_->destroy(), Result::not_now);
+  EXPECT_FALSE(nobody_->closed);
+  EXPECT_EQ(buffer_->held(), Pages(1));
+  EXPECT_EQ(buffer_->destroy(), Result::ok);
+  EXPECT_TRUE(world_.clean());
 }
 
 TEST_F(BufferTest, ALostContextTakesEverythingAlong) {

@@ -221,6 +221,7 @@ class FakeDriver final : public driver::Driver {
                                                                          : Status::not_now;
   }
 
+  void tend() noexcept override {}
   void drop_fence(ContextId, Fence) noexcept override {
     const std::lock_guard lock(mutex_);
     --open_fences_;
