@@ -87,6 +87,7 @@ ordered_json describe(const TenantState& tenant, Pages pool) {
 
 ordered_json describe(const Snapshot& pool, const MemberState& member) {
   return {{"pid", member.pid},
+          {"pid_namespace", member.pid_namespace},
           {"alive", member.alive},
           {"tenant", member.tenant},
           {"command", member.command},

@@ -165,9 +165,10 @@ struct alignas(128) Slot {
   U64 least;  // pages that one longest request takes
   U64 plain;  // bytes of the GPU that the pool knows nothing else of
   U64 plain_peak;
-  U32 trimmed;  // the tenant's `trim` that it has obeyed
-  U32 fitting;  // tokens of the longest request that fits, plus 1; 0: not told
-  std::array<U64, 14> spare;
+  U32 trimmed;        // the tenant's `trim` that it has obeyed
+  U32 fitting;        // tokens of the longest request that fits, plus 1; 0: not told
+  U64 pid_namespace;  // in which `pid` is this member; 0: not known
+  std::array<U64, 13> spare;
 };
 static_assert(sizeof(Slot) == 640 && alignof(Slot) == 128);
 static_assert(offsetof(Slot, generation) == 8 && offsetof(Slot, sequence) == 16);
