@@ -121,8 +121,9 @@ std::string show_process(const MemberState& member) {
 
 std::string table_of(const Snapshot& pool) {
   std::string text = fmt::format(
-      "{}\npool {}, charged {}, limbo {}, free {}\n", ledger::to_string(pool.gpu),
-      show_size(pool.pool), show_size(pool.charged), show_size(pool.limbo), show_size(pool.free));
+      "{}\npool {}, charged {}, limbo {}, free {}{}\n", ledger::to_string(pool.gpu),
+      show_size(pool.pool), show_size(pool.charged), show_size(pool.limbo), show_size(pool.free),
+      pool.shortfall ? ", not there " + show_size(pool.shortfall) : "");
   text += show_gpu(pool);
   text += pool.tenants.empty() ? "no tenants\n" : show_tenants(pool);
   if (!pool.members.empty()) text += show_members(pool);

@@ -154,6 +154,7 @@ void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
   books.pool = pool;
   books.most = size.most;
   books.charged = books.limbo = Pages{};
+  books.shortfall = std::min(Pages(get(file.header.shortfall)), pool);
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) books.tenants[i] = TenantBook{};
   books.tenants_end = 0;
   books.slots_end = slots_end(file);

@@ -182,6 +182,8 @@ Answer settle_alone(PoolFile& file, const OpenRequest& request) {
   // The pool's size goes with its first member. What the dead held stays until it is freed.
   set(pool.header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
   set(pool.header.gpu_pages, std::min(request.gpu_total.value, layout::kMaxPoolPages));
+  set(pool.header.shortfall, std::uint64_t{0});
+  set(pool.header.shortfall_seen, std::uint64_t{0});
   return {};
 }
 

@@ -59,11 +59,12 @@ struct alignas(128) Header {
   // As of the last plan. Contested: a claim of some tenant is open, so that grants follow the plan.
   U32 contested;
   U32 level;
-  U64 shortfall;    // pages of the pool that the driver turned out not to have
-  U64 gpu_pages;    // all of the GPU's memory; 0: no member said
-  U64 gpu_free;     // pages, as the driver last told a member; plus 1, so that 0 means never
-  U64 last_moment;  // the second of the newest history, plus 1
-  std::array<U64, 13> spare;
+  U64 shortfall;       // pages of the pool that are not there; see room.hpp
+  U64 gpu_pages;       // all of the GPU's memory; 0: no member said
+  U64 gpu_free;        // pages, as the driver last told a member; plus 1, so that 0 means never
+  U64 last_moment;     // the second of the newest history, plus 1
+  U64 shortfall_seen;  // as the last look found it
+  std::array<U64, 12> spare;
 };
 static_assert(sizeof(Header) == 256);
 static_assert(offsetof(Header, version) == 8 && offsetof(Header, ready) == 72);
@@ -189,12 +190,12 @@ struct alignas(64) Moment {
   U32 sequence;
   U32 tenants;
   U64 second;  // of the monotonic clock, plus 1
-  U64 pool;    // pages, as the next four
+  U64 pool;    // pages, as the next five
   U64 charged;
   U64 limbo;
   U64 used;
   U64 want;
-  U64 spare;
+  U64 shortfall;
   std::array<MomentTenant, kMomentTenants> of;
 };
 static_assert(sizeof(MomentTenant) == 20 && sizeof(Moment) == 704);

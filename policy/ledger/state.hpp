@@ -119,7 +119,8 @@ struct Snapshot {
   Pages pool;
   Pages charged;      // by the living
   Pages limbo;        // of the dead, until the driver has freed it
-  Pages free;         // pool - charged - limbo; 0 while a pool made smaller holds more
+  Pages shortfall;    // of the pool: not there, because of plain memory and what is outside
+  Pages free;         // pool - shortfall - charged - limbo; 0 while it holds more than that
   Pages unconfirmed;  // left limbo after 5 s, not seen free; the sum since the pool was made
   // The whole GPU; none: no member has said. Its free memory is as the driver last told one.
   std::optional<Pages> gpu_total;

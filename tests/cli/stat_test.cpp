@@ -161,6 +161,17 @@ TEST_F(Stat, TheTableShowsTheSame) {
                   "+3 +600 MiB +700 MiB +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
 }
 
+TEST_F(Stat, WhatPlainMemoryTakesOfThePoolIsShown) {
+  const auto member = chat();
+  EXPECT_THAT(stat().out, Not(HasSubstr("not there")));
+  for (int i = 0; i < 2; ++i) member->reap(bytes_of(Pages(700)));  // of 924 that should be free
+  // 50 more are kept for the member's high-water mark.
+  EXPECT_THAT(stat().out, HasSubstr("free 1.3 GiB, not there 548 MiB"));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(pool.at("shortfall_bytes"), 274ULL << 21);
+  EXPECT_EQ(pool.at("free_bytes"), 650ULL << 21);
+}
+
 // Every container has a process 1.
 TEST_F(Stat, AProcessOfAnotherPidNamespaceIsMarked) {
   const auto member = chat();
