@@ -101,7 +101,7 @@ constexpr std::array kEntries{
           "not a switch; write 0 or 1",
           [](Settings& s, std::string_view v) { return set_switch(s.disabled, v); }},
     Entry{{"KVCACHED_POOL", "--pool", "SIZE|PERCENT", "90%",
-           "memory that all engines on a GPU share; the pool's first process decides"},
+           "most memory that all engines on a GPU share; the pool's first process decides"},
           "not a size above 0; write e.g. 8GiB or 40%",
           [](Settings& s, std::string_view v) { return set_positive_size(s.pool, v); }},
     Entry{{"KVCACHED_NAME", "--name", "NAME", "PROGRAM-SESSION",

@@ -30,6 +30,7 @@ namespace {
 using std::chrono::milliseconds;
 
 constexpr std::size_t kMaxDevices = 64;
+constexpr Bytes kMuchPlain{16ULL << 20};
 constexpr Duration kRoomPatience = milliseconds(200);  // for our own warm memory to go
 constexpr Duration kOthersPatience = std::chrono::seconds(30);
 // So long an order to trim stands for engines that look only now and then.
@@ -427,6 +428,12 @@ void Process::context_closed(driver::ContextId context, bool gone) noexcept {
   } catch (...) {
     warn("no memory to free the allocations of a destroyed context");
   }
+}
+
+void Process::took_plain(driver::DeviceId device, Bytes size) noexcept {
+  const Device* const d = state_.device(device);
+  const bool member = d != nullptr && d->member.load(std::memory_order_acquire) != nullptr;
+  if (member && size >= kMuchPlain) state_.agent.wake();
 }
 
 bool Process::make_room(driver::DeviceId device, Bytes size) noexcept {

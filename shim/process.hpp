@@ -110,6 +110,9 @@ class Process {
   // driver calls, but none while kvcached_unclaimed is 0.
   void keep_promises(driver::DeviceId device, Bytes size) noexcept;
 
+  // Plain memory of `size` bytes was taken. The pool is told soon, not only when the house is kept.
+  void took_plain(driver::DeviceId device, Bytes size) noexcept;
+
   // A plain allocation of `size` bytes was refused for lack of memory. Gives back to the driver
   // what the process holds without need; true if trying again may succeed. Makes driver calls.
   bool make_room(driver::DeviceId device, Bytes size) noexcept;

@@ -14,6 +14,7 @@
 #include "policy/clock.hpp"
 #include "policy/ledger/ledger.hpp"
 #include "tools/choose.hpp"
+#include "tools/show.hpp"
 #include "tools/table.hpp"
 #include "tools/verbs.hpp"
 
@@ -73,9 +74,10 @@ std::string what_stays(const Snapshot& pool, const std::string& tenant) {
     fragmented += member.figures.fragmented;
     warm += member.figures.warm;
     want += member.figures.want;
-    if (now - member.heard > kSilence) silent = fmt::format("; process {} is silent", member.pid);
+    if (now - member.heard > kSilence)
+      silent = fmt::format("; process {} is silent", show_process(member));
     if (!member.figures.stripe) {
-      firm = fmt::format("; process {} has memory that is backed as a whole", member.pid);
+      firm = fmt::format("; process {} has memory that is backed as a whole", show_process(member));
     }
   }
   const char* const why = want ? "kept for requests that wait" : "not given back yet";

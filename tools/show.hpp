@@ -9,6 +9,9 @@
 
 namespace kvcached::tools {
 
+// Its number, which means nothing here where it is one of another PID namespace.
+std::string show_process(const ledger::MemberState& member);
+
 std::string table_of(const ledger::Snapshot& pool);
 // Curves of the last ten minutes; `now`: the second of the monotonic clock.
 std::string curves_of(const ledger::History& history, std::int64_t now);

@@ -87,6 +87,7 @@ ordered_json describe(const TenantState& tenant, Pages pool) {
 
 ordered_json describe(const Snapshot& pool, const MemberState& member) {
   return {{"pid", member.pid},
+          {"pid_namespace", member.pid_namespace},
           {"alive", member.alive},
           {"tenant", member.tenant},
           {"command", member.command},
@@ -118,6 +119,7 @@ ordered_json describe(const Snapshot& pool) {
           {"charged_bytes", amount(pool.charged)},
           {"limbo_bytes", amount(pool.limbo)},
           {"free_bytes", amount(pool.free)},
+          {"shortfall_bytes", amount(pool.shortfall)},
           {"gpu_bytes", pool.gpu_total ? ordered_json(amount(*pool.gpu_total)) : nullptr},
           {"gpu_free_bytes", pool.gpu_free ? ordered_json(amount(*pool.gpu_free)) : nullptr},
           {"plain_bytes", pool.plain().value},

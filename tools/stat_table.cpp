@@ -101,11 +101,11 @@ std::string show_members(const Snapshot& pool) {
              "PLAIN", "PEAK", "ADAPTER", "MODEL"}};
   for (const MemberState& member : pool.members) {
     const ledger::Figures& figures = member.figures;
-    rows.push_back({std::to_string(member.pid) + (member.alive ? "" : " (dead)"),
-                    clean(member.tenant), clean(member.command), show_size(member.charged),
-                    show_size(figures.used), show_size(figures.fragmented), show_size(figures.warm),
-                    show_size(figures.want), std::to_string(figures.short_grants),
-                    show_size(figures.plain), show_size(figures.plain_peak), show_adapter(member),
+    rows.push_back({show_process(member) + (member.alive ? "" : " (dead)"), clean(member.tenant),
+                    clean(member.command), show_size(member.charged), show_size(figures.used),
+                    show_size(figures.fragmented), show_size(figures.warm), show_size(figures.want),
+                    std::to_string(figures.short_grants), show_size(figures.plain),
+                    show_size(figures.plain_peak), show_adapter(member),
                     show_model(member.model, ledger::covered_tokens(pool, member))});
   }
   return "\n" + show_table(rows);
@@ -113,10 +113,17 @@ std::string show_members(const Snapshot& pool) {
 
 }  // namespace
 
+std::string show_process(const MemberState& member) {
+  static const std::uint64_t own = ledger::pid_namespace();
+  const bool here = member.pid_namespace == 0 || member.pid_namespace == own;
+  return std::to_string(member.pid) + (here ? "" : " (elsewhere)");
+}
+
 std::string table_of(const Snapshot& pool) {
   std::string text = fmt::format(
-      "{}\npool {}, charged {}, limbo {}, free {}\n", ledger::to_string(pool.gpu),
-      show_size(pool.pool), show_size(pool.charged), show_size(pool.limbo), show_size(pool.free));
+      "{}\npool {}, charged {}, limbo {}, free {}{}\n", ledger::to_string(pool.gpu),
+      show_size(pool.pool), show_size(pool.charged), show_size(pool.limbo), show_size(pool.free),
+      pool.shortfall ? ", not there " + show_size(pool.shortfall) : "");
   text += show_gpu(pool);
   text += pool.tenants.empty() ? "no tenants\n" : show_tenants(pool);
   if (!pool.members.empty()) text += show_members(pool);

@@ -68,6 +68,7 @@ struct Texts {
 void copy_slot(const layout::Slot& slot, MemberState& member, Texts& texts) noexcept {
   member.generation = get(slot.generation);
   member.pid = get(slot.pid);
+  member.pid_namespace = get(slot.pid_namespace);
   Figures& figures = member.figures;
   figures.used = Pages(get(slot.used));
   figures.fragmented = Pages(get(slot.fragmented));
@@ -153,6 +154,7 @@ void read_books(const layout::File& file, PoolSize size, const SlotSet& dead,
   books.pool = pool;
   books.most = size.most;
   books.charged = books.limbo = Pages{};
+  books.shortfall = std::min(Pages(get(file.header.shortfall)), pool);
   for (std::uint32_t i = 0; i < books.tenants_end; ++i) books.tenants[i] = TenantBook{};
   books.tenants_end = 0;
   books.slots_end = slots_end(file);
@@ -244,7 +246,7 @@ void clear_texts(layout::Slot& slot) noexcept {
   for (layout::U64* cell :
        {&slot.used, &slot.warm, &slot.want, &slot.reserved, &slot.short_grants, &slot.grows,
         &slot.releases, &slot.fragmented, &slot.claim, &slot.demand, &slot.stripe, &slot.least,
-        &slot.plain, &slot.plain_peak}) {
+        &slot.plain, &slot.plain_peak, &slot.pid_namespace}) {
     set(*cell, std::uint64_t{0});
   }
   set(slot.pid, std::int64_t{0});

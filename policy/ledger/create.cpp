@@ -10,6 +10,7 @@
 
 #include "policy/ledger/books.hpp"
 #include "policy/ledger/file.hpp"
+#include "policy/ledger/neighbours.hpp"
 #include "policy/ledger/test_points.hpp"
 
 namespace kvcached::ledger {
@@ -17,6 +18,9 @@ namespace {
 
 constexpr int kOpenPatience = 1000;  // ms; newcomers can wait longer than an engine's thread
 constexpr int kOpenTries = 3;
+constexpr int kMakingTries = 50;
+constexpr timespec kMakingSleep{0, 2'000'000};
+constexpr const char* kOneVersion = "; use one version of kvcached on a GPU";
 constexpr std::string_view kMend = "; remove it once no engine uses it";
 
 struct Answer {
@@ -69,6 +73,15 @@ PoolFile open_directory(const std::string& path, Answer& answer) {
 PoolFile open_file(int directory, const std::string& name, Answer& answer) {
   constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
   PoolFile file(::openat(directory, name.c_str(), kFlags));
+  // Of another user, who has not let us in yet.
+  for (int i = 0; i < kMakingTries && file.descriptor() < 0 && errno == EACCES; ++i) {
+    if (!is_being_made(directory, name.c_str())) {
+      errno = EACCES;
+      break;
+    }
+    ::nanosleep(&kMakingSleep, nullptr);
+    file = PoolFile(::openat(directory, name.c_str(), kFlags));
+  }
   if (file.descriptor() < 0 && errno == ENOENT) {
     file = PoolFile(::openat(directory, name.c_str(), kFlags | O_CREAT, 0600));
     if (file.descriptor() < 0 && (errno == EACCES || errno == EPERM)) {
@@ -94,14 +107,14 @@ PoolFile open_file(int directory, const std::string& name, Answer& answer) {
 }
 
 // All space is taken now: a file system that fills up later cannot take pages from the mapping.
-Answer allocate(int file) {
+Answer allocate(int directory, int file) {
   // Going beyond this limit would not fail but send a signal that ends the engine.
   rlimit limit{};
   if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < layout::kFileSize) {
     return {Refusal::full, "the limit on file sizes (ulimit -f) is below " +
                                std::to_string(layout::kFileSize) + " bytes"};
   }
-  ::fchmod(file, 0600);  // a strict umask may have taken our own bits
+  share_with_group(directory, file);
   int error = EINTR;
   for (int i = 0; i < kOpenTries && error == EINTR; ++i) {
     error = ::posix_fallocate(file, 0, layout::kFileSize);
@@ -169,10 +182,12 @@ Answer settle_alone(PoolFile& file, const OpenRequest& request) {
   // The pool's size goes with its first member. What the dead held stays until it is freed.
   set(pool.header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
   set(pool.header.gpu_pages, std::min(request.gpu_total.value, layout::kMaxPoolPages));
+  set(pool.header.shortfall, std::uint64_t{0});
+  set(pool.header.shortfall_seen, std::uint64_t{0});
   return {};
 }
 
-Answer settle(PoolFile& file, const OpenRequest& request) {
+Answer settle(int directory, PoolFile& file, const OpenRequest& request) {
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return {Refusal::unreachable, error_text(errno)};
   if (!S_ISREG(status.st_mode)) {
@@ -180,7 +195,7 @@ Answer settle(PoolFile& file, const OpenRequest& request) {
   }
   const bool alone = !file.locked_elsewhere(layout::kPresenceByte);
   if (status.st_size == 0 && alone) {
-    Answer answer = allocate(file.descriptor());
+    Answer answer = allocate(directory, file.descriptor());
     if (answer.refusal != Refusal::ok) return answer;
   } else if (status.st_size != static_cast<off_t>(layout::kFileSize)) {
     return {Refusal::damaged, "has " + std::to_string(status.st_size) + " bytes instead of " +
@@ -225,7 +240,7 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
       return {};
     }
     if (!still_linked(file.descriptor())) continue;
-    answer = settle(file, request);
+    answer = settle(directory, file, request);
     file.unlock(layout::kMutexByte);
     if (answer.refusal == Refusal::ok) return file;
     return {};
@@ -243,7 +258,7 @@ Refusal check_header(const layout::Header& header, std::uint64_t file_size, std:
   }
   if (header.version.load() != layout::kVersion) {
     why = "has layout version " + std::to_string(header.version.load()) + ", this kvcached has " +
-          std::to_string(layout::kVersion) + "; use one version of kvcached on a GPU";
+          std::to_string(layout::kVersion) + kOneVersion;
     return Refusal::version;
   }
   const bool sizes = header.header_size.load() == sizeof(layout::Header) &&
@@ -267,7 +282,12 @@ PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& co
   std::string path = request.directory;
   PoolFile file;
   const PoolFile directory = open_directory(path, answer);
-  if (answer.refusal == Refusal::ok) {
+  const std::uint32_t other = other_version_in_use(directory.descriptor(), request.gpu);
+  if (answer.refusal == Refusal::ok && other != 0) {
+    answer = {Refusal::version, "a pool of layout version " + std::to_string(other) +
+                                    " is in use in it, this kvcached has " +
+                                    std::to_string(layout::kVersion) + kOneVersion};
+  } else if (answer.refusal == Refusal::ok) {
     path += "/" + file_name(request.gpu);
     file = try_open(directory.descriptor(), request, answer);
   }

@@ -115,6 +115,11 @@ std::array<std::uint64_t, 2> boot_id() noexcept {
   return id;
 }
 
+std::uint64_t pid_namespace() noexcept {
+  struct stat status {};
+  return ::stat("/proc/self/ns/pid", &status) == 0 ? status.st_ino : 0;
+}
+
 std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept {
   std::array<std::uint64_t, 2> words{};
   std::memcpy(words.data(), uuid.data(), uuid.size());

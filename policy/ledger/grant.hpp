@@ -37,11 +37,13 @@ struct Books {
   Pages most;
   Pages charged;  // by the living, tenants or not
   Pages limbo;
+  Pages shortfall;  // of the pool: not there
   std::array<TenantBook, layout::kTenants> tenants;
   std::uint32_t tenants_end = 0;  // no tenant from here on is named by a slot
   std::uint32_t slots_end = 0;    // no slot from here on was ever taken
 
-  constexpr Pages free() const { return pool.minus_clamped(charged).minus_clamped(limbo); }
+  constexpr Pages there() const { return pool.minus_clamped(shortfall); }
+  constexpr Pages free() const { return there().minus_clamped(charged).minus_clamped(limbo); }
 
   // All minimums that are promised.
   constexpr Pages promised() const {
@@ -52,14 +54,15 @@ struct Books {
     return sum;
   }
 
-  // A user has made the pool or a maximum smaller, or a minimum larger, and it is not so yet.
+  // A user has made the pool or a maximum smaller, or a minimum larger, or plain memory has grown,
+  // and it is not so yet.
   constexpr bool exceeded() const {
     Pages taken = charged + limbo;
     for (std::uint32_t i = 0; i < tenants_end; ++i) {
       taken += tenants[i].floor();
       if (tenants[i].living && tenants[i].charged > tenants[i].max) return true;
     }
-    return taken > pool;
+    return taken > there();
   }
 
   // What remains for `tenant` when the others' floors stay untouched.
@@ -78,12 +81,13 @@ constexpr bool may_grant(const Books& books, std::uint32_t tenant, Pages pages) 
   return pages <= own.max.minus_clamped(own.charged) && pages <= books.spare_for(tenant);
 }
 
-// The most that a tenant can ever hold while limits are what they are: its maximum, and no page of
-// the other minimums. What others hold beyond those comes back sooner or later.
+// The most that a tenant can ever hold while limits and plain memory are what they are: its
+// maximum, and no page of the other minimums. What others hold beyond those comes back sooner or
+// later.
 constexpr Pages reach(const Books& books, std::uint32_t tenant) {
   const TenantBook& own = books.tenants[tenant];
   const Pages others = books.promised().minus_clamped(own.living ? own.min : Pages{});
-  return std::min(own.max, books.pool.minus_clamped(others));
+  return std::min(own.max, books.there().minus_clamped(others));
 }
 
 // Whether the pool can keep `min` for a tenant that has no living member yet.

@@ -87,7 +87,8 @@ bool read_moment(const layout::File& file, std::uint32_t place, Moment& out) {
     out.pool = of(moment.pool);
     out.charged = of(moment.charged);
     out.limbo = of(moment.limbo);
-    out.free = out.pool.minus_clamped(out.charged).minus_clamped(out.limbo);
+    const Pages there = out.pool.minus_clamped(of(moment.shortfall));
+    out.free = there.minus_clamped(out.charged).minus_clamped(out.limbo);
     out.used = of(moment.used);
     out.want = of(moment.want);
     test_point("history.read");
@@ -126,6 +127,7 @@ void record_moment(layout::File& file, const Books& books, Instant now) noexcept
   set(moment.charged, books.charged.value);
   test_point("history.half");
   set(moment.limbo, books.limbo.value);
+  set(moment.shortfall, books.shortfall.value);
   set(moment.used, all.used.value);
   set(moment.want, all.want.value);
   for (std::uint32_t k = 0; k < places.count(); ++k) {

@@ -59,11 +59,12 @@ struct alignas(128) Header {
   // As of the last plan. Contested: a claim of some tenant is open, so that grants follow the plan.
   U32 contested;
   U32 level;
-  U64 shortfall;    // pages of the pool that the driver turned out not to have
-  U64 gpu_pages;    // all of the GPU's memory; 0: no member said
-  U64 gpu_free;     // pages, as the driver last told a member; plus 1, so that 0 means never
-  U64 last_moment;  // the second of the newest history, plus 1
-  std::array<U64, 13> spare;
+  U64 shortfall;       // pages of the pool that are not there; see room.hpp
+  U64 gpu_pages;       // all of the GPU's memory; 0: no member said
+  U64 gpu_free;        // pages, as the driver last told a member; plus 1, so that 0 means never
+  U64 last_moment;     // the second of the newest history, plus 1
+  U64 shortfall_seen;  // as the last look found it
+  std::array<U64, 12> spare;
 };
 static_assert(sizeof(Header) == 256);
 static_assert(offsetof(Header, version) == 8 && offsetof(Header, ready) == 72);
@@ -165,9 +166,10 @@ struct alignas(128) Slot {
   U64 least;  // pages that one longest request takes
   U64 plain;  // bytes of the GPU that the pool knows nothing else of
   U64 plain_peak;
-  U32 trimmed;  // the tenant's `trim` that it has obeyed
-  U32 fitting;  // tokens of the longest request that fits, plus 1; 0: not told
-  std::array<U64, 14> spare;
+  U32 trimmed;        // the tenant's `trim` that it has obeyed
+  U32 fitting;        // tokens of the longest request that fits, plus 1; 0: not told
+  U64 pid_namespace;  // in which `pid` is this member; 0: not known
+  std::array<U64, 13> spare;
 };
 static_assert(sizeof(Slot) == 640 && alignof(Slot) == 128);
 static_assert(offsetof(Slot, generation) == 8 && offsetof(Slot, sequence) == 16);
@@ -188,12 +190,12 @@ struct alignas(64) Moment {
   U32 sequence;
   U32 tenants;
   U64 second;  // of the monotonic clock, plus 1
-  U64 pool;    // pages, as the next four
+  U64 pool;    // pages, as the next five
   U64 charged;
   U64 limbo;
   U64 used;
   U64 want;
-  U64 spare;
+  U64 shortfall;
   std::array<MomentTenant, kMomentTenants> of;
 };
 static_assert(sizeof(MomentTenant) == 20 && sizeof(Moment) == 704);

@@ -7,6 +7,7 @@
 #include "policy/ledger/grant.hpp"
 #include "policy/ledger/history.hpp"
 #include "policy/ledger/reap.hpp"
+#include "policy/ledger/room.hpp"
 #include "policy/ledger/test_points.hpp"
 
 namespace kvcached::ledger {
@@ -185,6 +186,7 @@ Pages FileLedger::reap(Bytes gpu_free) noexcept {
   // Claims age, claimants die, what was limbo may be free now, and a user's change may have been
   // cut short by its death.
   read_books(file, size(), {}, books_);
+  note_shortfall(file, free, books_);
   if (Planning::contested(file) || books_.exceeded()) {
     planning_.plan(file, books_, now);
     planning_.commit(file);

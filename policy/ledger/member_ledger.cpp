@@ -54,6 +54,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
     const SlotChange change(slot);
     clear_texts(slot);
     set(slot.pid, process_);
+    set(slot.pid_namespace, pid_namespace());
     set(slot.trimmed, trimmed_.load());
     set_command(slot, request.command);
   }

@@ -63,7 +63,7 @@ void Planning::plan(const layout::File& file, const Books& books, Instant now) n
   pool_ = balance::Pool{};
   pool_.size = size;
   pool_.limbo = books.limbo;
-  pool_.shortfall = pages(file.header.shortfall, size);
+  pool_.shortfall = std::min(books.shortfall, size);
   pool_.level = static_cast<balance::Level>(std::min<std::uint32_t>(
       file.header.level.load(), static_cast<std::uint32_t>(balance::Level::bare)));
   pool_.untold = books.charged;

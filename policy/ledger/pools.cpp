@@ -74,6 +74,9 @@ std::string open_as_it_is(int directory, const std::string& name, bool writable,
   const int access = writable ? O_RDWR : O_RDONLY;
   file = PoolFile(
       ::openat(directory, name.c_str(), access | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  if (file.descriptor() < 0 && writable && (errno == EACCES || errno == EPERM)) {
+    return "belongs to another user; its owner and its directory's group may change it";
+  }
   if (file.descriptor() < 0) return reason(errno);
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return reason(errno);

@@ -74,7 +74,8 @@ Pages settle_limbo(layout::File& file, PoolSize size, std::optional<Pages> gpu_f
   Pages sum = physical + scratch.charged + scratch.limbo;
   Pages base = Pages::max();
   if (gpu_free) base = note_base(file.header, sum, !scratch.limbo);
-  Pages free = scratch.free();
+  // Whether it is there or not: the proof is about all that the pool could ever grant.
+  Pages free = scratch.pool.minus_clamped(scratch.charged).minus_clamped(scratch.limbo);
   Pages left;
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {

@@ -45,6 +45,7 @@ Snapshot complete(const layout::File& file, const Numbers& numbers) {
   result.charged = std::min(books.charged, Pages(layout::kMaxPoolPages));
   result.limbo = std::min(books.limbo, Pages(layout::kMaxPoolPages));
   result.free = books.free();
+  result.shortfall = books.shortfall;
   result.unconfirmed = Pages(file.header.unconfirmed.load());
   const Pages total(file.header.gpu_pages.load());
   if (total && total <= Pages(layout::kMaxPoolPages)) result.gpu_total = total;
@@ -93,6 +94,7 @@ std::optional<Bytes> Snapshot::unexplained() const {
 std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) noexcept {
   if (member.model.bytes_per_token == 0) return 0;
   if (member.figures.fitting) return *member.figures.fitting;
+  const Pages there = pool.pool.minus_clamped(pool.shortfall);
   Pages max = pool.pool;
   Pages others;
   for (const TenantState& tenant : pool.tenants) {
@@ -101,8 +103,7 @@ std::uint64_t covered_tokens(const Snapshot& pool, const MemberState& member) no
     else
       others += tenant.limits.min;
   }
-  return bytes_of(std::min(max, pool.pool.minus_clamped(others))).value /
-         member.model.bytes_per_token;
+  return bytes_of(std::min(max, there.minus_clamped(others))).value / member.model.bytes_per_token;
 }
 
 }  // namespace kvcached::ledger

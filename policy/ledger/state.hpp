@@ -58,10 +58,14 @@ struct Figures {
   std::optional<std::uint32_t> fitting;  // tokens of its model's longest request that fits now
 };
 
+// Of the calling process, as the kernel numbers it; 0: not known.
+std::uint64_t pid_namespace() noexcept;
+
 struct MemberState {
   std::uint32_t slot = 0;
   std::uint64_t generation = 0;
-  std::int64_t pid = 0;  // in the member's own PID namespace: for display only
+  std::int64_t pid = 0;             // in the member's own PID namespace: for display only
+  std::uint64_t pid_namespace = 0;  // the kernel's number for that; 0: not known
   bool alive = false;
   Instant heard{};            // when it last said something
   std::uint32_t trimmed = 0;  // the last order to trim that it obeyed
@@ -115,7 +119,8 @@ struct Snapshot {
   Pages pool;
   Pages charged;      // by the living
   Pages limbo;        // of the dead, until the driver has freed it
-  Pages free;         // pool - charged - limbo; 0 while a pool made smaller holds more
+  Pages shortfall;    // of the pool: not there, because of plain memory and what is outside
+  Pages free;         // pool - shortfall - charged - limbo; 0 while it holds more than that
   Pages unconfirmed;  // left limbo after 5 s, not seen free; the sum since the pool was made
   // The whole GPU; none: no member has said. Its free memory is as the driver last told one.
   std::optional<Pages> gpu_total;

@@ -50,6 +50,9 @@ CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F 
   }
   if (result == CUDA_SUCCESS) {
     count(*out, size);
+    if (known) {
+      process.took_plain(device, Bytes(size));
+    }
   }
   return result;
 }

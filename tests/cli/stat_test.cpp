@@ -1,5 +1,6 @@
 // `kvcached stat`: what it shows of pools that are there, and what it says when they cannot be
 // read.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -11,6 +12,7 @@
 #include <string>
 
 #include "policy/clock.hpp"
+#include "policy/ledger/file.hpp"
 #include "policy/ledger/ledger.hpp"
 #include "tests/cli/command.hpp"
 
@@ -135,7 +137,7 @@ TEST_F(Stat, JsonTellsEverything) {
   EXPECT_EQ(process.at("releases"), 17);
   EXPECT_EQ(process.at("adapter"), "vllm");
   EXPECT_EQ(process.at("adapter_state"), "on");
-  const auto model = process.at("model");
+  const auto& model = process.at("model");
   EXPECT_EQ(model.at("name"), "llama");
   EXPECT_EQ(model.at("layers"), 32);
   EXPECT_EQ(model.at("kv_heads"), 8);
@@ -157,6 +159,30 @@ TEST_F(Stat, TheTableShowsTheSame) {
                   std::to_string(getpid()) +
                   " +chat +serve --port 80 +200 MiB +140 MiB +20 MiB +40 MiB +14 MiB "
                   "+3 +600 MiB +700 MiB +vllm: on +llama .32 layers, 8 x 128 x 2 B, 128 KiB"));
+}
+
+TEST_F(Stat, WhatPlainMemoryTakesOfThePoolIsShown) {
+  const auto member = chat();
+  EXPECT_THAT(stat().out, Not(HasSubstr("not there")));
+  for (int i = 0; i < 2; ++i) member->reap(bytes_of(Pages(700)));  // of 924 that should be free
+  // 50 more are kept for the member's high-water mark.
+  EXPECT_THAT(stat().out, HasSubstr("free 1.3 GiB, not there 548 MiB"));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(pool.at("shortfall_bytes"), 274ULL << 21);
+  EXPECT_EQ(pool.at("free_bytes"), 650ULL << 21);
+}
+
+// Every container has a process 1.
+TEST_F(Stat, AProcessOfAnotherPidNamespaceIsMarked) {
+  const auto member = chat();
+  const std::string pid = std::to_string(getpid());
+  EXPECT_THAT(stat().out, HasSubstr("\n" + pid + "  chat"));
+  ledger::PoolFile file(::open(pool_file().c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(file.map(true));
+  file.mapped()->slots[0].pid_namespace = 17;
+  EXPECT_THAT(stat().out, HasSubstr("\n" + pid + " (elsewhere)  chat"));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_EQ(pool.at("processes").at(0).at("pid_namespace"), 17);
 }
 
 TEST_F(Stat, ALimitBelowOneRequestIsShown) {

@@ -140,8 +140,9 @@ bool printable(const std::string& text) {
 }
 
 void check(const Snapshot& books, bool of_member) {
+  require(books.shortfall <= books.pool);
   require(books.charged + books.limbo + books.free ==
-          std::max(books.pool, books.charged + books.limbo));
+          std::max(books.pool - books.shortfall, books.charged + books.limbo));
   require(books.members.size() <= layout::kSlots && books.tenants.size() <= layout::kTenants);
   require(!of_member || books.pool <= Pages(kPool));
   for (const MemberState& member : books.members) {

@@ -3,6 +3,7 @@
 #include <sys/prctl.h>
 
 #include <random>
+#include <set>
 #include <vector>
 
 #include "tests/process/ledger_child.hpp"
@@ -122,6 +123,14 @@ TEST_F(LedgerManyTest, MembersOfOtherPidNamespacesLiveAndDieAlike) {
   ASSERT_EQ(b->hear(), 1) << "both are process 1";
   witness->reap(Bytes(0));
   EXPECT_EQ(witness->snapshot().charged, Pages(40));
+  // Their numbers are told apart.
+  std::set<std::uint64_t> namespaces;
+  for (const MemberState& one : witness->snapshot().members) {
+    namespaces.insert(one.pid_namespace);
+    EXPECT_EQ(one.pid, one.tenant == "witness" ? ::getpid() : 1) << one.tenant;
+    EXPECT_EQ(one.pid_namespace == pid_namespace(), one.tenant == "witness") << one.tenant;
+  }
+  EXPECT_EQ(namespaces.size(), 3U);
   ::kill(static_cast<pid_t>(init), SIGKILL);
   a->wait();
   const Snapshot books = witness->snapshot();

@@ -101,6 +101,26 @@ TEST_F(LedgerRefusalTest, FullFileSystemIsRefusedAtOnceAndFillsNothing) {
   EXPECT_EQ(refusal, Refusal::full);
 }
 
+TEST_F(LedgerRefusalTest, ReadOnlyFileSystemWithAPoolAndWithout) {
+  path_ += "/small";
+  ASSERT_EQ(::mkdir(path_.c_str(), 0700), 0);
+  for (const bool with_pool : {false, true}) {
+    const auto mount_read_only = [&] {
+      if (::unshare(CLONE_NEWNS) != 0 ||
+          ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+          ::mount("none", path_.c_str(), "tmpfs", 0, "size=8m") != 0) {
+        return false;
+      }
+      if (with_pool) open().reset();
+      return ::mount("none", path_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, nullptr) == 0;
+    };
+    const Refusal refusal = refusal_after(
+        mount_read_only, "Read-only file system; set KVCACHED_DIR to a writable directory");
+    if (impossible_) GTEST_SKIP() << "needs the right to mount";
+    EXPECT_EQ(refusal, Refusal::unreachable) << with_pool;
+  }
+}
+
 TEST_F(LedgerRefusalTest, LimitOnFileSizesIsRefusedWithoutASignal) {
   const auto limit = [] {
     const rlimit small{65536, 65536};

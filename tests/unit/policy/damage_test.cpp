@@ -133,6 +133,21 @@ TEST_F(DamageTest, OtherVersion) {
   EXPECT_EQ(content(), before);
 }
 
+// Both would hand out the same memory.
+TEST_F(DamageTest, APoolOfAnotherVersionInUse) {
+  std::string other = file();
+  other.back() = '2';
+  std::ofstream(other).close();
+  EXPECT_NE(open(), nullptr) << "nobody is in it";
+  const PoolFile present(::open(other.c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(present.try_lock(layout::kPresenceByte, LockKind::shared));
+  EXPECT_EQ(refused(), Refusal::version);
+  EXPECT_THAT(complaint_,
+              HasSubstr("a pool of layout version 2 is in use in it, this kvcached has 3"));
+  present.unlock(layout::kPresenceByte);
+  EXPECT_NE(open(), nullptr);
+}
+
 TEST_F(DamageTest, DamagedHeaderFields) {
   const std::vector<std::function<void(Header&)>> damages{
       [](Header& h) { h.magic = 1; },          [](Header& h) { h.header_size = 0; },

@@ -1,0 +1,147 @@
+// A pool that several users share through a directory of their group.
+#include <gmock/gmock.h>
+#include <grp.h>
+#include <sys/stat.h>
+
+#include "policy/ledger/control.hpp"
+#include "tests/process/ledger_child.hpp"
+
+namespace kvcached::ledger {
+namespace {
+
+constexpr gid_t kGroup = 54'321;
+constexpr gid_t kOtherGroup = 54'322;
+constexpr uid_t kFirst = 54'001;
+constexpr uid_t kSecond = 54'002;
+constexpr uid_t kStranger = 54'003;
+
+bool become(uid_t user, gid_t group) {
+  ::umask(077);  // as strict as it gets
+  return ::setgroups(0, nullptr) == 0 && ::setgid(group) == 0 && ::setuid(user) == 0;
+}
+
+class LedgerUsersTest : public PoolFolder {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) GTEST_SKIP() << "needs root, to become other users";
+    path_ += "/shared";
+    ASSERT_EQ(::chmod(root_.c_str(), 0755), 0);
+    ASSERT_EQ(::mkdir(path_.c_str(), 0700), 0);
+    ASSERT_EQ(::chown(path_.c_str(), 0, kGroup), 0);
+    ASSERT_EQ(::chmod(path_.c_str(), 02770), 0);
+  }
+
+  // A member of another user, which says what it got and stays until it is killed.
+  std::unique_ptr<Child> join_as(uid_t user, const std::string& tenant, std::uint64_t pages,
+                                 const char* stop_at = nullptr) {
+    return std::make_unique<Child>([this, user, tenant, pages, stop_at](Child& self) {
+      if (!become(user, kGroup)) return 1;
+      if (stop_at != nullptr) signal_at(stop_at, SIGSTOP);
+      const auto ledger = Ledger::open(request(100), clock_, refusal_, complaint_);
+      if (!ledger || !ledger->join({tenant, {Pages(10), Pages::max(), 100}, "test"}, complaint_)) {
+        self.say(-2);
+        return 2;
+      }
+      self.say(ledger->charge(Pages(pages)) ? 1 : 0);
+      ::pause();
+      return 0;
+    });
+  }
+  // What a stranger's `call` answers: one line, or nothing.
+  std::string stranger(const std::function<std::string()>& call, gid_t group = kOtherGroup) {
+    std::array<int, 2> lines{};
+    EXPECT_EQ(::pipe(lines.data()), 0);
+    Child child([&](Child&) {
+      if (!become(kStranger, group)) return 1;
+      const std::string line = call();
+      return ::write(lines[1], line.data(), line.size()) == static_cast<ssize_t>(line.size()) ? 0
+                                                                                              : 1;
+    });
+    EXPECT_EQ(child.wait(), 0);
+    ::close(lines[1]);
+    std::array<char, 1024> line{};
+    const ssize_t size = ::read(lines[0], line.data(), line.size());
+    ::close(lines[0]);
+    std::string text(line.data(), static_cast<std::size_t>(std::max<ssize_t>(size, 0)));
+    EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+    return text;
+  }
+};
+
+TEST_F(LedgerUsersTest, UsersOfAGroupShareOnePool) {
+  const auto first = join_as(kFirst, "first", 30);
+  ASSERT_EQ(first->hear(), 1);
+  struct stat status {};
+  ASSERT_EQ(::stat(file().c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777, 0660U) << "the umask must not count";
+  EXPECT_EQ(status.st_gid, kGroup);
+  EXPECT_EQ(status.st_uid, kFirst);
+
+  const auto second = join_as(kSecond, "second", 60);
+  ASSERT_EQ(second->hear(), 1);
+  const auto root = member("root");
+  EXPECT_EQ(root->snapshot().charged, Pages(90));
+  EXPECT_FALSE(root->charge(Pages(11)));
+  second->kill_and_wait();
+  const Snapshot books = root->snapshot();
+  EXPECT_EQ(books.charged, Pages(30)) << "a death is seen across users";
+  EXPECT_EQ(books.limbo, Pages(60));
+}
+
+// Its maker's umask closes the file until it is whole.
+TEST_F(LedgerUsersTest, AFileThatIsBeingMadeIsWaitedFor) {
+  const auto first = join_as(kFirst, "first", 10, "open.opened");
+  first->wait_stopped();
+  const auto second = join_as(kSecond, "second", 10);
+  ::usleep(20'000);
+  first->signal(SIGCONT);
+  EXPECT_EQ(first->hear(), 1);
+  EXPECT_EQ(second->hear(), 1);
+  EXPECT_EQ(open()->snapshot().charged, Pages(20));
+}
+
+TEST_F(LedgerUsersTest, AStrangerIsRefusedInOneLine) {
+  const auto first = join_as(kFirst, "first", 30);
+  ASSERT_EQ(first->hear(), 1);
+  const auto open = [&] {
+    return Ledger::open(request(100), clock_, refusal_, complaint_) ? "in" : complaint_;
+  };
+  const std::string outside = stranger(open);
+  EXPECT_THAT(outside, testing::StartsWith("pool " + path_ + "/GPU-"));
+  EXPECT_THAT(outside, testing::HasSubstr("belongs to user 0; set KVCACHED_DIR"));
+  // A directory that everybody may enter changes nothing.
+  ASSERT_EQ(::chmod(path_.c_str(), 02775), 0);
+  EXPECT_THAT(stranger(open), testing::HasSubstr("belongs to user 54001; set KVCACHED_DIR"));
+}
+
+TEST_F(LedgerUsersTest, OnlyOwnerAndGroupChangeAPool) {
+  const auto first = join_as(kFirst, "first", 30);
+  ASSERT_EQ(first->hear(), 1);
+  const Size size{bytes_of(Pages(50)), 0, false};
+  std::uint32_t order = 0;
+  const std::array<std::function<std::string()>, 3> changes{
+      [&] {
+        return change_limits(path_, gpu_, "first", {{}, size, {}}, clock_);
+      },
+      [&] { return order_trim(path_, gpu_, "first", order); },
+      [&] { return change_pool(path_, gpu_, size, clock_); }};
+  for (const mode_t mode : {02770U, 02775U}) {
+    ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
+    for (const auto& change : changes) {
+      EXPECT_THAT(stranger(change), testing::HasSubstr("belongs to another user; its owner and its "
+                                                       "directory's group may change it"));
+      EXPECT_EQ(stranger(change, kGroup), "");
+    }
+  }
+}
+
+TEST_F(LedgerUsersTest, ADirectoryOfOnesOwnStaysPrivate) {
+  ASSERT_EQ(::chmod(path_.c_str(), 02750), 0);
+  const auto root = open();
+  struct stat status {};
+  ASSERT_EQ(::stat(file().c_str(), &status), 0);
+  EXPECT_EQ(status.st_mode & 07777, 0600U);
+}
+
+}  // namespace
+}  // namespace kvcached::ledger
