@@ -237,41 +237,42 @@ class Balloon:
         The library keeps some of them warm, so taking them again is cheap."""
         if self.pinning:
             return
-        queue = self.queue
-        queue.post()
         pressure = self.cache.pressure()
-        # While others wait, what only the prefix cache knows goes first.
-        keep_cached = min(self.keep_cached, max(0, queue.empty_cached_blocks - pressure))
-        surplus = queue.empty_cached_blocks - keep_cached
-        if pressure or queue.aside:
-            self._give_way(pressure - surplus if pressure > surplus else 0)
-        if pressure:
-            self.keep = self.calm = 0  # nothing is kept for later
-        crowded = queue.empty or surplus
-        if self.calm and not idle and not crowded:
-            return
         if idle:
             self.calm = self.keep = 0
             self.expect(0)
             if not self.idle:
                 self.hand_back_at = time.monotonic() + PATIENCE_IDLE
             self.idle = True
-        if crowded:
-            if idle and (pressure or not self.woken):
-                self._hand_back(keep_cached, len(queue.held), self.total)
-            elif pressure:
-                self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
-            elif time.monotonic() >= self.hand_back_at:
-                if idle:
-                    self._hand_back(keep_cached, STRIPES_IDLE,
-                                    max(EVICTIONS_IDLE, int(surplus * EVICTIONS_IDLE_SHARE)))
-                else:
-                    self._hand_back(keep_cached, STRIPES_BUSY, EVICTIONS_BUSY)
-                self.hand_back_at = time.monotonic() + (PAUSE_IDLE if idle else PAUSE)
+        if idle or pressure or self.queue.aside or time.monotonic() >= self.hand_back_at:
+            self._shrink(pressure, idle)
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
+
+    def _shrink(self, pressure, idle):
+        queue = self.queue
+        if queue.aside and not pressure:
+            queue.pardon()
+        queue.survey()
+        # While others wait, what only the prefix cache knows goes first.
+        keep_cached = min(self.keep_cached, max(0, queue.empty_cached_blocks - pressure))
+        surplus = queue.empty_cached_blocks - keep_cached
+        if pressure:
+            self.keep = self.calm = 0  # nothing is kept for later
+            self._give_way(pressure - surplus)
+        if idle and (pressure or not self.woken):
+            self._hand_back(keep_cached, len(queue.held), self.total)
+        elif pressure:
+            self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
+        elif time.monotonic() >= self.hand_back_at:
+            if idle:
+                self._hand_back(keep_cached, STRIPES_IDLE,
+                                max(EVICTIONS_IDLE, int(surplus * EVICTIONS_IDLE_SHARE)))
+            else:
+                self._hand_back(keep_cached, STRIPES_BUSY, EVICTIONS_BUSY)
+            self.hand_back_at = time.monotonic() + (PAUSE_IDLE if idle else PAUSE)
 
     def crowded(self):
         """Whether there is something to hand back, by any thread."""
@@ -280,26 +281,30 @@ class Balloon:
     def _give_way(self, pressure):
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
         the engine queues or preempts by its own means. One longest request always fits."""
-        if not pressure:
+        if pressure <= 0:
             self.queue.pardon()
+            self.queue.survey()
             return
         spare = self.total - self.withheld - self.least
         self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)
 
     def _hand_back(self, keep_cached, most, evictions):
         queue, given, before = self.queue, [], evictions
-        # Stripes that only the prefix cache keeps, the least recently used first.
-        while evictions > 0 and queue.empty_cached_blocks > keep_cached:
-            stripe = next(iter(queue.empty_cached))
-            if queue.num_free_blocks - queue.held[stripe] < self.keep:
+        # Stripes that only the prefix cache keeps, those first that it has kept longest.
+        left = queue.empty_cached_blocks
+        for stripe in queue.empty_cached:
+            if (evictions <= 0 or left <= keep_cached or
+                    queue.num_free_blocks - queue.held[stripe] < self.keep):
                 break
             known = queue.cached_in(stripe, evictions)
             evictions -= len(known)
             for block in known:
                 self.pool._maybe_evict_cached_block(block)
             queue.forget([block.block_id for block in known])
+            left -= queue.held[stripe]
         if evictions < before:
             self.cache.evicted(before - evictions)
+            queue.survey()
         while most > 0 and queue.empty:
             stripe = next(iter(queue.empty))
             if stripe not in queue.aside and queue.fresh - queue.held[stripe] < self.keep:

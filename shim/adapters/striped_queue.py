@@ -1,7 +1,7 @@
 """vLLM's queue of free blocks, ordered by the stripes that back them.
 
 It takes the place of BlockPool.free_block_queue, so that it alone decides which block goes next,
-and knows of every block that comes or goes, whoever moves it:
+whoever moves it:
 
   first   blocks whose contents nobody knows, from the fullest stripe: the emptier ones run dry
   then    blocks that the prefix cache knows, the least recently freed first, as in stock
@@ -10,17 +10,15 @@ Only blocks that have memory are in it. What a stripe holds is one of: live (the
 (free, unknown) or cached (free, known). A condemned stripe gives no blocks any more and goes when
 its last live one is freed: its free blocks are aside.
 
-The cached ones lie in a queue of the engine's own class, `known_queue`, whose links in the blocks
-cost less than any container. What was freed or taken from that queue is noted, and entered into the
-books of the stripes together, by post(); until then `live`, `known` and the lists of empty stripes do
-not tell of it.
+The scheduler calls this for every block, so nothing is counted here that the blocks tell by
+themselves when somebody asks (`survey`, `condemn`): the cached ones lie in a queue of the engine's
+own class, `known_queue`, so they and only they have links.
 """
 
-import collections
 import itertools
 import operator
 
-NUMBER = operator.attrgetter("block_id")
+NEXT = operator.attrgetter("next_free_block")
 # Loose blocks freed before the order of stripes, from the fullest, is made anew.
 STALE = 512
 
@@ -48,14 +46,9 @@ class StripedQueue:
         self.fresh = 0  # loose blocks
         self.held = [0] * len(stripes)  # blocks added
         self.ranges = [[] for _ in stripes]  # the same as (first, count)
-        self.live = [0] * len(stripes)
         self.loose = [[] for _ in stripes]
-        self.known = [0] * len(stripes)  # cached blocks
-        # Since post():
-        self._came = []  # blocks that became cached
-        self._went = []  # cached blocks that became live
-        self._loosened = []  # the stripe of each live block that became loose
-        # Held stripes without a live block, longest so first: without and with cached blocks.
+        # Held stripes without a live block at the last survey, in the order in which they were
+        # found: without and with cached blocks.
         self.empty = {}
         self.empty_cached = {}
         self.empty_cached_blocks = 0  # size of the latter
@@ -71,15 +64,14 @@ class StripedQueue:
         return self.popleft_n(1)[0]
 
     def popleft_n(self, count):
-        # What nearly every call comes to: the stripe at hand has enough and stays in use, or there
-        # are none but cached ones.
+        # What nearly every call comes to: the stripe at hand has enough, or there are none but
+        # cached ones.
         stripe = self._current
-        if stripe is not None and self.live[stripe]:
+        if stripe is not None:
             stack = self.loose[stripe]
             if 0 < count < len(stack):
                 taken = stack[:-count - 1:-1]
                 del stack[-count:]
-                self.live[stripe] += count
                 self.fresh -= count
                 self.num_free_blocks -= count
                 return taken
@@ -91,9 +83,7 @@ class StripedQueue:
                     raise ValueError("No free blocks available")
         taken = self._take_loose(count) if count and self.fresh else []
         if len(taken) < count:
-            known = self.known_queue.popleft_n(count - len(taken))
-            self._went += known
-            taken += known
+            taken += self.known_queue.popleft_n(count - len(taken))
         self.num_free_blocks -= count
         return taken
 
@@ -101,13 +91,9 @@ class StripedQueue:
         """The prefix cache puts a free block back into use."""
         if block.next_free_block is not None:
             self.known_queue.remove(block)
-            self._went.append(block)
             self.num_free_blocks -= 1
             return
         stripe = self.stripe_of[block.block_id]
-        if not self.live[stripe]:
-            self._not_empty(stripe)
-        self.live[stripe] += 1
         if stripe in self.aside:
             self.aside[stripe].remove(block)
             self.aside_blocks -= 1
@@ -144,16 +130,13 @@ class StripedQueue:
                 part.reverse()
                 taken += part
                 self.fresh -= len(part)
-                if not self.live[stripe]:
-                    self._not_empty(stripe)
-                self.live[stripe] += len(part)
             if not stack:
                 self._current = None
             if len(taken) == count or not self.fresh:
                 return taken
 
     def _fullest(self):
-        """A stripe with loose blocks. pre: there is one."""
+        """A stripe with loose blocks. pre: there is one. Cached ones count as if they were live."""
         if self._freed > STALE:
             self._order = []
         while True:
@@ -161,10 +144,9 @@ class StripedQueue:
                 stripe = self._order.pop()
                 if self.loose[stripe]:
                     return stripe
-            self.post()
-            live, held = self.live, self.held
-            self._order = sorted((s for s, stack in enumerate(self.loose) if stack),
-                                 key=lambda s: (live[s] / held[s], -s))
+            held = self.held
+            shares = sorted((-len(stack) / held[s], -s) for s, stack in enumerate(self.loose) if stack)
+            self._order = [-s for _, s in shares]
             self._freed = 0
 
     def _free(self, blocks, keep):
@@ -178,80 +160,71 @@ class StripedQueue:
             if unknown < len(blocks):
                 known = [block for block in blocks if block.block_hash is not None]
                 blocks = [block for block in blocks if block.block_hash is None]
-            self._free_loose(blocks)
+            loose, stripe_of = self.loose, self.stripe_of
+            for block in blocks:
+                loose[stripe_of[block.block_id]].append(block)
+            self.fresh += unknown
+            self._freed += unknown
+            self.num_free_blocks += unknown
         if known:
             keep(known)
-            self._came += known
             self.num_free_blocks += len(known)
-
-    def _free_loose(self, blocks):
-        loose, count = self.loose, len(blocks)
-        stripes = list(map(self.stripe_of.__getitem__, map(NUMBER, blocks)))
-        if stripes.count(stripes[0]) == count:  # as those of one request mostly are
-            loose[stripes[0]].extend(blocks)
-        else:
-            for block, stripe in zip(blocks, stripes):
-                loose[stripe].append(block)
-        self._loosened += stripes
-        self.fresh += count
-        self._freed += count
-        self.num_free_blocks += count
 
     def _set_aside(self, blocks):
         """Those of condemned stripes; the others are left."""
-        self.post()
         left = []
         for block in blocks:
-            stripe = self.stripe_of[block.block_id]
-            if stripe not in self.aside:
+            aside = self.aside.get(self.stripe_of[block.block_id])
+            if aside is None:
                 left.append(block)
-                continue
-            self.aside[stripe].append(block)
-            self.aside_blocks += 1
-            self.live[stripe] -= 1
-            if not self.live[stripe]:
-                self._now_empty(stripe)
+            else:
+                aside.append(block)
+                self.aside_blocks += 1
         return left
 
     # ---- Stripes -----------------------------------------------------------------------------
-
-    def post(self):
-        """Enters into the books what blocks became since."""
-        if not self._came and not self._went and not self._loosened:
-            return
-        stripe_of, live, known = self.stripe_of.__getitem__, self.live, self.known
-        cached = collections.Counter(map(stripe_of, map(NUMBER, self._came)))
-        taken = collections.Counter(map(stripe_of, map(NUMBER, self._went)))
-        loosened = collections.Counter(self._loosened)
-        self._came, self._went, self._loosened = [], [], []
-        for stripe in cached.keys() | taken.keys() | loosened.keys():
-            if not live[stripe]:
-                self._not_empty(stripe)
-            more = cached[stripe] - taken[stripe]
-            known[stripe] += more
-            live[stripe] -= more + loosened[stripe]
-            if not live[stripe]:
-                self._now_empty(stripe)
 
     def add(self, first, count):
         """Blocks of one stripe that have memory now, are free and were not added yet."""
         stripe = self.stripe_of[first]
         new = self.blocks[first:first + count]
         new.reverse()
-        if self.held[stripe] and not self.live[stripe]:
-            self._not_empty(stripe)
         self.loose[stripe].extend(new)
         self.held[stripe] += count
         self.ranges[stripe].append((first, count))
         self.fresh += count
         self.num_free_blocks += count
-        if not self.live[stripe]:
-            self._now_empty(stripe)
+
+    def survey(self):
+        """Finds the stripes without a live block."""
+        empty, cached = set(), set()
+        for stripe, held in enumerate(self.held):
+            if not held:
+                continue
+            loose = len(self.aside.get(stripe, self.loose[stripe]))
+            if loose == held:
+                empty.add(stripe)
+            elif (stripe not in self.aside and held - loose <= self.known_queue.num_free_blocks and
+                  not self._has_live(stripe, loose)):
+                cached.add(stripe)
+        self.empty = _kept(self.empty, empty)
+        self.empty_cached = _kept(self.empty_cached, cached)
+        self.empty_cached_blocks = sum(map(self.held.__getitem__, cached))
+
+    def _has_live(self, stripe, loose):
+        """`loose`: how many of its blocks are. Looks no further than at the first live ones."""
+        for first, count in self.ranges[stripe]:
+            for block in itertools.islice(self.blocks, first, first + count):
+                if block.next_free_block is None:
+                    loose -= 1
+                    if loose < 0:
+                        return True
+        return False
 
     def withdraw(self, stripe):
-        """Takes all blocks of a stripe, which are all loose, out of the queue: its ranges."""
-        self.post()
-        self._not_empty(stripe)
+        """Takes all blocks of an empty stripe, none of which is cached, out of the queue: its
+        ranges."""
+        del self.empty[stripe]
         ranges, self.ranges[stripe] = self.ranges[stripe], []
         if stripe in self.aside:
             self.aside_blocks -= len(self.aside.pop(stripe))
@@ -268,73 +241,55 @@ class StripedQueue:
         have = sum(self.held[stripe] for stripe in self.aside)
         if have >= blocks:
             return
-        self.post()
-        live, held = self.live, self.held
-        for stripe in sorted((s for s, count in enumerate(live) if count and s not in self.aside),
-                             key=lambda s: live[s] / held[s])[:most]:
+        shares = []
+        for stripe, held in enumerate(self.held):
+            if held and stripe not in self.aside:
+                live = held - len(self.loose[stripe]) - len(self.cached_in(stripe, held))
+                if live:
+                    shares.append((live / held, stripe))
+        for _, stripe in sorted(shares)[:most]:
             if have >= blocks:
                 break
-            have += held[stripe]
-            cached = self.cached_in(stripe, held[stripe])
+            have += self.held[stripe]
+            cached = self.cached_in(stripe, self.held[stripe])
             for block in cached:
                 self.known_queue.remove(block)
             free = self.loose[stripe] + cached
             self.fresh -= len(self.loose[stripe])
             self.num_free_blocks -= len(free)
             self.aside_blocks += len(free)
-            self.loose[stripe], self.known[stripe] = [], 0
+            self.loose[stripe] = []
             self.aside[stripe] = free
 
     def pardon(self):
         """Nothing is condemned any more."""
-        self.post()
         aside, self.aside, self.aside_blocks = self.aside, {}, 0
-        for stripe, free in aside.items():
-            if not free:
-                continue
-            if not self.live[stripe]:
-                self._not_empty(stripe)
-            self.live[stripe] += len(free)
-            self._free(free, self.known_queue.append_n)
-        self.post()
+        for free in aside.values():
+            self.append_n(free)
 
     def cached_in(self, stripe, most):
         """Cached blocks of a stripe, at most so many."""
-        blocks = (block for first, count in self.ranges[stripe]
-                  for block in self.blocks[first:first + count]
-                  if block.next_free_block is not None)
-        return list(itertools.islice(blocks, most))
+        found = []
+        for first, count in self.ranges[stripe]:
+            found += filter(NEXT, self.blocks[first:first + count])
+        return found[:most]
 
     def forget(self, numbers):
         """The prefix cache does not know these blocks any more, as far as they are free."""
-        self.post()
         for number in numbers:
             block = self.blocks[number]
             if block.next_free_block is None or block.block_hash is not None:
                 continue
-            stripe = self.stripe_of[number]
             self.known_queue.remove(block)
-            if not self.live[stripe]:
-                self._not_empty(stripe)
-            self.known[stripe] -= 1
-            self.loose[stripe].append(block)
+            self.loose[self.stripe_of[number]].append(block)
             self.fresh += 1
-            if not self.live[stripe]:
-                self._now_empty(stripe)
 
     def forget_all(self):
         self.forget([block.block_id for block in self.known_queue.get_all_free_blocks()])
 
-    def _now_empty(self, stripe):
-        if self.known[stripe]:
-            self.empty_cached[stripe] = None
-            self.empty_cached_blocks += self.held[stripe]
-        else:
-            self.empty[stripe] = None
 
-    def _not_empty(self, stripe):
-        if self.known[stripe]:
-            del self.empty_cached[stripe]
-            self.empty_cached_blocks -= self.held[stripe]
-        else:
-            del self.empty[stripe]
+def _kept(before, now):
+    """`now` in the order of `before`, and then what is new."""
+    kept = {stripe: None for stripe in before if stripe in now}
+    kept.update(dict.fromkeys(sorted(now)))
+    return kept

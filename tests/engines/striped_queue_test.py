@@ -136,6 +136,7 @@ class Condemned(unittest.TestCase):
         self.queue.condemn(5, 8)
         self.assertEqual(set(self.queue.aside), {1})
         self.queue.prepend_n([self.queue.blocks[10], self.queue.blocks[11]])
+        self.queue.survey()
         self.assertEqual(list(self.queue.empty), [1])
         self.assertEqual(self.queue.withdraw(1), [(10, 10)])
         self.assertEqual(self.queue.num_free_blocks, 8)
@@ -165,6 +166,8 @@ class Books(unittest.TestCase):
 
         for _ in range(400):
             move = dice.randrange(8)
+            if move == 6:
+                queue.survey()
             if move == 0 and out:
                 stripe = dice.choice(sorted(out))
                 out.discard(stripe)
@@ -215,7 +218,7 @@ class Books(unittest.TestCase):
                 else:
                     queue.pardon()
             if dice.random() < 0.3:
-                continue  # so that several moves are posted together
+                continue  # so that a survey finds what several moves have left
             held = worlds.Engine.check_queue(queue, set(numbers(used)))
             self.assertEqual(held, {b for s in set(range(8)) - out
                                     for b in range(10 * s, 10 * s + 10)})

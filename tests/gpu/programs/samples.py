@@ -116,7 +116,8 @@ driver_sample(f"{FEATURES}/memMapIPCDrv", "memMapIpc.cpp", "memMapIpc_kernel.cu"
               unordered=True, why="memory of its own shared with its child by file descriptors")
 ROWS[-1].build.sources.append("../../../Common/helper_multiprocess.cpp")
 sample(f"{FEATURES}/newdelete", flags=["-rdc=true"])
-driver_sample(f"{FEATURES}/ptxjit", "ptxjit.cpp", "ptxjit_kernel.cu", "ptxjit_kernel64.ptx")
+driver_sample(f"{FEATURES}/ptxjit", "ptxjit.cpp", "ptxjit_kernel.cu", "ptxjit_kernel64.ptx",
+              env={"CUDA_CACHE_DISABLE": "1"}, why="tells what was compiled, and not what a cache had")
 sample(f"{FEATURES}/simpleCudaGraphs", elastic=1, unordered=True)
 sample(f"{FEATURES}/warpAggregatedAtomicsCG", elastic=2)
 sample(f"{LIBRARIES}/batchCUBLAS", "batchCUBLAS.cpp", flags=["-lcublas"])
