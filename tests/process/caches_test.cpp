@@ -33,5 +33,13 @@ TEST_F(SeveralCaches, BesideOthersThatHoldTheRest) {
   EXPECT_EQ(a.number("second 1000 10000"), 1'000U);
 }
 
+// Of two processes as of two caches.
+TEST_F(SeveralCaches, ProcessesOfOneTenant) {
+  const Tenant a("same", environment("KVCACHED_MAX", "400MiB"));
+  const Tenant b("same", environment("KVCACHED_MAX", "400MiB"));
+  hoard(a, 3'000);
+  EXPECT_EQ(b.number("acquire 2000 10000"), 2'000U);
+}
+
 }  // namespace
 }  // namespace kvcached::test
