@@ -62,6 +62,9 @@ class FileLedger final : public Ledger {
   void plan() noexcept;
   void claim(Pages wish) noexcept;
 
+  Pages siblings_want() const noexcept;
+  void ring_siblings() noexcept;
+
   void refused(Pages pages) noexcept;
   void end_refusal() noexcept;
   void end_wait() noexcept;

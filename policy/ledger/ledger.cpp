@@ -126,7 +126,10 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
     end_refusal();
   } else {
     refused(pages);
-    if (wish && !refused_at_) refused_at_ = clock_.now();
+    if (wish && !refused_at_) {
+      refused_at_ = clock_.now();
+      ring_siblings();
+    }
   }
   return granted;
 }

@@ -33,7 +33,7 @@ struct JoinRequest {
 };
 
 struct Duty {
-  Pages reclaim;               // to be given back, by the tenant's members together
+  Pages reclaim;  // to be given back, by the tenant's members together, or to one of them
   Pages reuse = Pages::max();  // not more may be in use without a new grant
   // An order to let go of all that is held idle, not obeyed yet; see trimmed().
   std::optional<std::uint32_t> trim = {};

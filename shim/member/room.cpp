@@ -15,7 +15,8 @@ constexpr timespec kAgain{0, 5'000'000};
 enum class Ask : std::uint8_t { there, later, never };
 
 // A claim for what is free in the pool and as much more as the GPU lacks: met, others have let go
-// of the latter. The pool's free pages may be gone from the GPU: it learns of plain memory a little late.
+// of the latter. The pool's free pages may be gone from the GPU: it learns of plain memory a little
+// late.
 Ask ask(Member& member, driver::Driver& driver, driver::DeviceId device, Bytes size) {
   driver::MemoryInfo gpu;
   if (driver.memory_info(device, gpu) != driver::Status::ok) return Ask::never;

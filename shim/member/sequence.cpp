@@ -55,17 +55,22 @@ bool Sequence::look(Pages reach, const cache::Registry& registry,
   const std::uint32_t longest = model().longest;
   if (longest == 0) return false;
   const std::uint32_t fits = fitting(reach, registry, device);
-  bool changed = false;
+  std::uint32_t before = 0;
   {
     const std::lock_guard lock(mutex_);
-    changed = std::exchange(current_, fits) != fits;
+    before = std::exchange(current_, fits);
   }
-  if (changed && fits < longest)
-    warn("requests of more than {} tokens, of {}, cannot be held: the tenant can have {} MiB", fits,
+  // One line when it begins and one when it is over: in between it follows plain memory.
+  if (before == longest && fits < longest) {
+    warn("requests of more than {} of {} tokens cannot be held: the tenant can have {} MiB", fits,
          longest, bytes_of(reach).value >> 20U);
-  if (changed && fits == longest) warn("requests of {} tokens can be held again", longest);
+  } else if (before < longest && fits == longest) {
+    warn("requests of {} tokens can be held again", longest);
+  } else if (before != fits) {
+    inform("requests of up to {} of {} tokens can be held", fits, longest);
+  }
   if (std::exchange(told_, fits) != fits && tell_) tell_(fits);
-  return changed;
+  return before != fits;
 }
 
 void Sequence::on_change(std::function<void(std::uint32_t)> tell) noexcept {

@@ -62,7 +62,7 @@ TEST_F(Room, PlainMemoryShortensRequestsUntilItGoes) {
   Tenant b("b", environment());
   ASSERT_EQ(b.ask("plain 700"), "plain");
   const auto tokens = [&] { return a.number("fits"); };
-  EXPECT_TRUE(eventually([&] { return tokens() > 0 && tokens() <= 324 * 128; })) << tokens();
+  EXPECT_TRUE(eventually([&] { return tokens() > 0 && tokens() <= 324ULL * 128; })) << tokens();
   b.end();
   EXPECT_TRUE(eventually([&] { return tokens() == 64'000; })) << tokens();
 }

@@ -2,6 +2,7 @@
 // A tenant that does as it is told: one command a line on standard input, one answer a line.
 //
 //   acquire BLOCKS WAIT_MS   takes blocks: "acquired BLOCKS"
+//   second BLOCKS WAIT_MS    takes blocks of a second cache, made at the first: "acquired BLOCKS"
 //   release                  gives all of them back: "released"
 //   expect BLOCKS            wants so many kept ready: "expecting"
 //   ready                    "ready BLOCKS" that could be had at once
@@ -41,6 +42,29 @@ CUdeviceptr allocate() {
   return result == CUDA_SUCCESS ? at : 0;
 }
 
+kvcached_cache* make_cache(std::vector<kvcached_segment>& segments) {
+  for (std::uint64_t i = 0; i < kTensors; ++i) segments.push_back({allocate(), kBlock, kBlock});
+  kvcached_geometry geometry{};
+  geometry.struct_size = sizeof geometry;
+  geometry.segments = segments.data() + segments.size() - kTensors;
+  geometry.segment_count = kTensors;
+  geometry.blocks = kBlocks;
+  kvcached_cache* cache = nullptr;
+  return kvcached_cache_create(&geometry, &cache) == KVCACHED_OK ? cache : nullptr;
+}
+
+// Blocks that it got; their ranges are added to `held`.
+std::uint64_t acquire(kvcached_cache* cache, std::uint64_t blocks, std::int64_t wait,
+                      std::vector<kvcached_range>& held) {
+  std::vector<kvcached_range> ranges(256);
+  std::size_t count = ranges.size();
+  kvcached_cache_acquire(cache, blocks, 0, wait, ranges.data(), &count);
+  held.insert(held.end(), ranges.begin(), ranges.begin() + static_cast<std::ptrdiff_t>(count));
+  std::uint64_t got = 0;
+  for (std::size_t i = 0; i < count; ++i) got += ranges[i].count;
+  return got;
+}
+
 struct Held {
   std::mutex mutex;
   std::vector<kvcached_range> ranges;
@@ -61,14 +85,10 @@ int main() {
     return 2;
   }
   std::vector<kvcached_segment> segments;
-  for (std::uint64_t i = 0; i < kTensors; ++i) segments.push_back({allocate(), kBlock, kBlock});
-  kvcached_geometry geometry{};
-  geometry.struct_size = sizeof geometry;
-  geometry.segments = segments.data();
-  geometry.segment_count = segments.size();
-  geometry.blocks = kBlocks;
-  kvcached_cache* cache = nullptr;
-  if (kvcached_cache_create(&geometry, &cache) != KVCACHED_OK) return 3;
+  kvcached_cache* const cache = make_cache(segments);
+  if (cache == nullptr) return 3;
+  kvcached_cache* second = nullptr;
+  std::vector<kvcached_range> held_by_second;
 
   Held held;
   CUdeviceptr plain = 0;
@@ -82,14 +102,14 @@ int main() {
     std::int64_t wait = 0;
     words >> verb >> blocks >> wait;
     if (verb == "acquire") {
-      std::vector<kvcached_range> ranges(256);
-      std::size_t count = ranges.size();
-      kvcached_cache_acquire(cache, blocks, 0, wait, ranges.data(), &count);
+      std::vector<kvcached_range> ranges;
+      const std::uint64_t got = acquire(cache, blocks, wait, ranges);
       const std::lock_guard lock(held.mutex);
-      held.ranges.insert(held.ranges.end(), ranges.begin(),
-                         ranges.begin() + static_cast<std::ptrdiff_t>(count));
-      std::uint64_t got = 0;
-      for (std::size_t i = 0; i < count; ++i) got += ranges[i].count;
+      held.ranges.insert(held.ranges.end(), ranges.begin(), ranges.end());
+      std::printf("acquired %llu\n", static_cast<unsigned long long>(got));
+    } else if (verb == "second") {
+      if (second == nullptr) second = make_cache(segments);
+      const std::uint64_t got = acquire(second, blocks, wait, held_by_second);
       std::printf("acquired %llu\n", static_cast<unsigned long long>(got));
     } else if (verb == "release") {
       held.give_back(cache);
@@ -141,6 +161,7 @@ int main() {
     std::fflush(stdout);
   }
   kvcached_cache_destroy(cache);
+  if (second != nullptr) kvcached_cache_destroy(second);
   for (const kvcached_segment& segment : segments) cuMemFree(segment.base);
   // A leak checker stops all threads of a process that ends, and the simulated driver's do not heed
   // it.

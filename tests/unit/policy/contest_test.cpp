@@ -55,6 +55,42 @@ TEST_F(ContestTest, WhoAsksIsNotSilent) {
   EXPECT_GE(a->duty().reclaim, Pages(10));
 }
 
+// Their idle pages count as kept for the claim, so that nobody else is asked for them.
+TEST_F(ContestTest, ProcessesOfOneTenantGiveToEachOther) {
+  const auto a = member("same", 0, 60);
+  const auto b = member("same", 0, 60);
+  const auto other = member("other");
+  ASSERT_TRUE(a->charge(Pages(60)));
+  ASSERT_TRUE(other->charge(Pages(20)));
+  use(*a, 20);
+  use(*other, 0);
+  const std::uint32_t rung = a->rung();
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages(30));
+  EXPECT_NE(a->rung(), rung) << "nobody told it";
+  EXPECT_EQ(other->duty().reclaim, Pages()) << "the tenant may have no more";
+  a->uncharge(Pages(30));
+  EXPECT_TRUE(b->charge(Pages(10), Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages(20)) << "ten are there already";
+  EXPECT_TRUE(b->charge(Pages(20), Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  b->drop_claim();
+  use(*b, 30);
+  EXPECT_EQ(a->duty().reclaim, Pages());
+}
+
+TEST_F(ContestTest, TwoThatWaitDoNotGiveInTurns) {
+  const auto a = member("same", 0, 60);
+  const auto b = member("same", 0, 60);
+  ASSERT_TRUE(a->charge(Pages(60)));
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  clock_.advance(std::chrono::milliseconds(1));
+  EXPECT_FALSE(a->charge(Pages(10), Pages(50)));
+  EXPECT_EQ(a->duty().reclaim, Pages(30)) << "b has waited longer";
+  EXPECT_EQ(b->duty().reclaim, Pages());
+}
+
 TEST_F(ContestTest, WhatIsInUseIsNotAskedFor) {
   const auto a = member("a");
   const auto b = member("b");
