@@ -1,15 +1,8 @@
 #include "shim/driver/capture_gate.hpp"
 
-#include <algorithm>
-
 #include "shim/driver/immortal.hpp"
 
 namespace kvcached::driver {
-
-bool CaptureGate::open(const Lock& /*held*/, ContextId context) const noexcept {
-  return std::any_of(captures_.begin(), captures_.end(),
-                     [&](const Capture& c) { return c.context == context; });
-}
 
 void CaptureGate::opened(const Lock& /*held*/, ContextId context, CapturedStream stream) noexcept {
   captures_.push_back({context, stream});

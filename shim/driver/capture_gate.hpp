@@ -1,5 +1,5 @@
 // Keeps fences and stream captures apart. Asking the driver for an event over a context in which
-// a stream captures ruins the capture, so both take this lock, and open captures are listed.
+// a stream takes part in a capture ruins it, so both take this lock, and open captures are listed.
 //
 // Whether a stream still captures is never asked of the driver: it crashes on a stream that was
 // destroyed meanwhile. The list is kept by the hooks of begin, end, destroy and context end.
@@ -26,7 +26,9 @@ class CaptureGate {
   // No capture begins and no fence is taken while this is held. Held over one driver call.
   Lock hold() noexcept { return Lock(mutex_); }
 
-  bool open(const Lock&, ContextId context) const noexcept;
+  // Whether a stream captures, of whatever context: streams of others may have joined it, and a
+  // fence in theirs would ruin it too.
+  bool open(const Lock&) const noexcept { return !captures_.empty(); }
   void opened(const Lock&, ContextId context, CapturedStream stream) noexcept;
 
   // The capture of this stream ended, or the stream is about to be destroyed.

@@ -142,7 +142,7 @@ class CudaDriver final : public Driver {
     auto status = Status::not_now;
     {
       const auto gate = capture_gate().hold();
-      if (!capture_gate().open(gate, context)) {
+      if (!capture_gate().open(gate)) {
         auto* over = static_cast<CUcontext>(context.context);
         status = status_of(cuda_.cuCtxRecordEvent(over, event), "cuCtxRecordEvent");
       }
@@ -292,7 +292,7 @@ class CudaDriver final : public Driver {
 
   Status wait_for_all(ContextId context) noexcept {
     const auto gate = capture_gate().hold();
-    if (capture_gate().open(gate, context)) {
+    if (capture_gate().open(gate)) {
       return Status::not_now;
     }
     return in_context(context, "cuCtxSynchronize", [this] { return cuda_.cuCtxSynchronize(); });

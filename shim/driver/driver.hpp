@@ -66,7 +66,7 @@ class Driver {
   virtual Status unmap(Address at, Bytes size) noexcept = 0;
 
   // Takes a fence over all work launched so far in the context, on every stream. `not_now` while
-  // any stream of the context captures: asking the driver then would ruin the capture.
+  // any stream captures: asking the driver then would ruin the capture.
   virtual Status fence(ContextId context, Fence& out) noexcept = 0;
   // ok: passed. not_now: not yet. The fence stays the caller's until drop_fence.
   virtual Status fence_passed(ContextId context, Fence fence) noexcept = 0;

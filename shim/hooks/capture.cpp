@@ -10,10 +10,18 @@ using driver::capture_gate;
 using driver::CapturedStream;
 using driver::ContextId;
 
+// Stands for the calling thread. One that ends takes its default stream along, and the capture.
+struct ThisThread {
+  ThisThread() = default;
+  ~ThisThread() { capture_gate().closed({CU_STREAM_PER_THREAD, this}); }
+  ThisThread(const ThisThread&) = delete;
+  ThisThread& operator=(const ThisThread&) = delete;
+};
+
 template <bool ptsz>
 CapturedStream identify(CUstream stream) noexcept {
-  static thread_local char this_thread;
   if (stream == CU_STREAM_PER_THREAD || (ptsz && stream == nullptr)) {
+    static thread_local ThisThread this_thread;
     return {CU_STREAM_PER_THREAD, &this_thread};
   }
   return {stream, nullptr};

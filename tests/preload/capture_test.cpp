@@ -22,5 +22,13 @@ TEST_P(Capture, IsNotRuinedByMemoryThatIsGivenBack) {
 INSTANTIATE_TEST_SUITE_P(Ways, Capture, testing::Values("end", "per_thread", "destroy"),
                          [](const auto& way) { return std::string(way.param); });
 
+TEST(Captures, SufferFromNothingInAnyModeOnAnyThread) {
+  auto variables = on_small_gpu({{"LD_PRELOAD", library()}}, "1GiB");
+  variables["KVCACHED_MATCH"] = "size>=5MiB,size<=7MiB";
+  const auto outcome = run_program({program("captures")}, variables);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "combinations 266\nfree 0 left 0\n") << outcome.err;
+}
+
 }  // namespace
 }  // namespace kvcached::test

@@ -128,24 +128,21 @@ TEST(Accounts, RememberTheFirstOutside) {
   EXPECT_EQ(accounts.first_outside(kSecond, hooks::View::driver, mib(30)), mib(30));
 }
 
-TEST(CaptureGate, IsOpenForAContextUntilItsLastCaptureEnds) {
+TEST(CaptureGate, IsOpenUntilTheLastCaptureEnds) {
   driver::CaptureGate gate;
   int a = 0;
   int b = 0;
-  const driver::ContextId one{&a};
-  const driver::ContextId two{&b};
   const driver::CapturedStream first{&a, nullptr};
   const driver::CapturedStream second{&b, nullptr};
-  const auto open = [&](driver::ContextId context) { return gate.open(gate.hold(), context); };
-  EXPECT_FALSE(open(one));
-  gate.opened(gate.hold(), one, first);
-  gate.opened(gate.hold(), one, second);
-  EXPECT_TRUE(open(one));
-  EXPECT_FALSE(open(two));
+  const auto open = [&] { return gate.open(gate.hold()); };
+  EXPECT_FALSE(open());
+  gate.opened(gate.hold(), driver::ContextId{&a}, first);
+  gate.opened(gate.hold(), driver::ContextId{&b}, second);
+  EXPECT_TRUE(open());
   gate.closed(first);
-  EXPECT_TRUE(open(one));
+  EXPECT_TRUE(open());
   gate.closed(second);
-  EXPECT_FALSE(open(one));
+  EXPECT_FALSE(open());
 }
 
 TEST(CaptureGate, TellsThreadsDefaultStreamsApartAndForgetsContexts) {
@@ -157,9 +154,9 @@ TEST(CaptureGate, TellsThreadsDefaultStreamsApartAndForgetsContexts) {
   gate.opened(gate.hold(), one, {&a, &mine});
   gate.closed({&a, &theirs});
   gate.closed({&a, nullptr});
-  EXPECT_TRUE(gate.open(gate.hold(), one));
+  EXPECT_TRUE(gate.open(gate.hold()));
   gate.context_gone(one);
-  EXPECT_FALSE(gate.open(gate.hold(), one));
+  EXPECT_FALSE(gate.open(gate.hold()));
 }
 
 TEST(Peers, AreKeptByOwner) {

@@ -134,13 +134,14 @@ CUresult refuse_if_any_capturing(Context& context) {
   return found ? CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED : CUDA_SUCCESS;
 }
 
-CUresult begin_capture(Stream& stream, CUstreamCaptureMode mode) {
+CUresult begin_capture(Stream& stream, CUstreamCaptureMode mode, std::shared_ptr<Graph> graph) {
   if (mode > CU_STREAM_CAPTURE_MODE_RELAXED) return CUDA_ERROR_INVALID_VALUE;
   if (stream.kind() == Stream::Kind::kLegacy) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
   const std::lock_guard lock(captures().mutex);
   if (stream.capture != nullptr) return CUDA_ERROR_ILLEGAL_STATE;
-  stream.capture = std::make_shared<Capture>(Capture{++captures().last_id, mode, thread_number(),
-                                                     &stream, std::make_shared<Graph>(), false});
+  if (graph == nullptr) graph = std::make_shared<Graph>();
+  stream.capture = std::make_shared<Capture>(
+      Capture{++captures().last_id, mode, thread_number(), &stream, std::move(graph), false});
   stream.capture_tail.clear();
   captures().open.push_back(stream.capture);
   captures().count = captures().open.size();

@@ -47,7 +47,9 @@ CUresult refuse_if_capturing(Stream& stream);
 /// any. In a relaxed thread too.
 CUresult refuse_if_any_capturing(Context& context);
 
-CUresult begin_capture(Stream& stream, CUstreamCaptureMode mode);
+/// Into `graph`, or a new one where it is null.
+CUresult begin_capture(Stream& stream, CUstreamCaptureMode mode,
+                       std::shared_ptr<Graph> graph = nullptr);
 CUresult end_capture(Stream& stream, CUgraph& out);
 CUresult capture_info(Stream& stream, CaptureInfo& out);
 /// A stream that goes takes the capture it began with it.

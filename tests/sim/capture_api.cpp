@@ -46,6 +46,15 @@ CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode) {
   return on_stream(__func__, handle, [&](Stream& stream) { return begin_capture(stream, mode); });
 }
 
+CUresult cuStreamBeginCaptureToGraph(CUstream handle, CUgraph graph, const CUgraphNode* /*after*/,
+                                     const CUgraphEdgeData* /*how*/, size_t /*count*/,
+                                     CUstreamCaptureMode mode) {
+  return on_stream(__func__, handle, [&](Stream& stream) -> CUresult {
+    const std::shared_ptr<Graph> into = find_graph(graph);
+    return into == nullptr ? CUDA_ERROR_INVALID_VALUE : begin_capture(stream, mode, into);
+  });
+}
+
 CUresult cuStreamEndCapture(CUstream handle, CUgraph* graph) {
   return on_stream(__func__, handle, [&](Stream& stream) {
     return graph == nullptr ? CUDA_ERROR_INVALID_VALUE : end_capture(stream, *graph);
