@@ -358,6 +358,26 @@ Status device_memory(DeviceId device, Bytes& out) noexcept {
   return status_of(result, "cuDeviceTotalMem");
 }
 
+bool decompresses(DeviceId device) noexcept {
+  const Symbols* cuda = symbols();
+  int algorithms = 0;
+  return cuda != nullptr && !exiting &&
+         cuda->cuDeviceGetAttribute(&algorithms, CU_DEVICE_ATTRIBUTE_MEM_DECOMPRESS_ALGORITHM_MASK,
+                                    device.ordinal) == CUDA_SUCCESS &&
+         algorithms != 0;
+}
+
+int context_fault() noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr || exiting) return 0;
+  std::size_t free = 0;
+  std::size_t total = 0;
+  const CUresult result = cuda->cuMemGetInfo_v2(&free, &total);
+  const bool faulted = result == CUDA_ERROR_ECC_UNCORRECTABLE ||
+                       (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED);
+  return faulted ? result : 0;
+}
+
 Status current_context(ContextId& context, DeviceId& device) noexcept {
   const Symbols* cuda = symbols();
   if (cuda == nullptr || exiting) return Status::lost;

@@ -23,8 +23,15 @@ void exit_began() noexcept;
 Status device_uuid(DeviceId device, std::array<std::uint8_t, 16>& out) noexcept;
 Status device_memory(DeviceId device, Bytes& out) noexcept;
 
+// Whether the device has an engine that decompresses memory.
+bool decompresses(DeviceId device) noexcept;
+
 // The calling thread's context and its device. `lost`: there is none.
 Status current_context(ContextId& context, DeviceId& device) noexcept;
+
+// The driver's code (a CUresult) that a kernel which faulted left in the calling thread's context: each
+// call there is answered with it. 0: none, or no context. Makes one cheap call, which captures allow.
+int context_fault() noexcept;
 
 // A context of the device that memory_info may use on threads that have none; until
 // context_closing, which returns when no call is using it.

@@ -82,6 +82,8 @@ CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> nex
                                CUpointer_attribute attribute, CUdeviceptr address) noexcept;
 // Where a program pins memory for other devices, its pages must be the final ones: refused for
 // memory that somebody backs piece by piece.
+CUresult mem_host_get_device_pointer(Next<CUdeviceptr*, void*, unsigned> next, CUdeviceptr* out,
+                                     void* host, unsigned flags) noexcept;
 CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdeviceptr> next,
                                const void* value, CUpointer_attribute attribute,
                                CUdeviceptr address) noexcept;

@@ -1,6 +1,7 @@
 #include <atomic>
 #include <cstring>
 
+#include "shim/driver/cuda.hpp"
 #include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
 #include "shim/log.hpp"
@@ -46,6 +47,10 @@ void correct(void* data, CUpointer_attribute attribute, const Elastic& buffer) n
       break;
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
       answer(data, kIdBase + buffer.id);
+      break;
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+      // Plain memory always is, also where there is nothing that decompresses.
+      if (!driver::decompresses(buffer.device)) answer(data, true);
       break;
     default:
       break;
@@ -134,6 +139,13 @@ CUresult ipc_get_mem_handle(Next<CUipcMemHandle*, CUdeviceptr> next, CUipcMemHan
          address);
   }
   return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+CUresult mem_host_get_device_pointer(Next<CUdeviceptr*, void*, unsigned> next, CUdeviceptr* out,
+                                     void* host, unsigned flags) noexcept {
+  // The driver takes any mapped address here.
+  if (elastic_at(reinterpret_cast<CUdeviceptr>(host))) return CUDA_ERROR_INVALID_VALUE;
+  return next(out, host, flags);
 }
 
 CUresult mem_retain_handle(Next<CUmemGenericAllocationHandle*, void*> next,

@@ -23,7 +23,8 @@ bool allocate_elastic(Process& process, CUdeviceptr* out, Bytes size) noexcept {
   ContextId context;
   DeviceId device;
   if (kind == classify::Kind::plain ||
-      driver::current_context(context, device) != driver::Status::ok) {
+      driver::current_context(context, device) != driver::Status::ok ||
+      driver::context_fault() != 0) {
     return false;
   }
   driver::context_seen(device, context);
@@ -65,7 +66,7 @@ CUresult free_any(CUdeviceptr address, F next) noexcept {
   }
   switch (process->free(address)) {
     case FreeAnswer::freed:
-      return CUDA_SUCCESS;
+      return static_cast<CUresult>(driver::context_fault());  // of which a free tells, too
     case FreeAnswer::interior:
       return CUDA_ERROR_INVALID_VALUE;
     case FreeAnswer::lost:

@@ -1,5 +1,9 @@
 // Elastic memory behaves as cuMemAlloc's at the edges, and goes with its context.
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <fstream>
 
 #include "tests/preload/run_program.hpp"
 
@@ -19,6 +23,22 @@ TEST(Behaviour, EveryQuestionIsAnsweredAsForPlainMemory) {
   const auto plain = run_program({program("identity")});
   ASSERT_EQ(plain.status, 0) << plain.err;
   const auto with = run_program({program("identity")}, elastic());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, plain.out);
+}
+
+TEST(Behaviour, AFaultIsToldAsForPlainMemory) {
+  const std::string control = testing::TempDir() + "faulted-" + std::to_string(getpid());
+  const auto run = [&](Environment variables) {
+    std::ofstream(control).close();
+    variables["SIM_GPU_FAULTS"] = control;
+    return run_program({program("faulted"), control}, variables);
+  };
+  const auto plain = run({});
+  ASSERT_EQ(plain.status, 0) << plain.err;
+  EXPECT_EQ(plain.out, "alloc 0\nalloc 719\nfree 719\n");
+  const auto with = run(elastic());
+  std::remove(control.c_str());
   EXPECT_EQ(with.status, 0) << with.err;
   EXPECT_EQ(with.out, plain.out);
 }

@@ -128,7 +128,8 @@ CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr* address, void* host, unsigned
   return enter_context(__func__, [&](Context&) -> CUresult {
     const auto base = reinterpret_cast<CUdeviceptr>(host);
     if (address == nullptr || flags != 0) return CUDA_ERROR_INVALID_VALUE;
-    if (Space::get().find(base).kind != Place::Kind::kHost) return CUDA_ERROR_INVALID_VALUE;
+    const auto kind = Space::get().find(base).kind;
+    if (kind != Place::Kind::kHost && kind != Place::Kind::kMapped) return CUDA_ERROR_INVALID_VALUE;
     *address = base;
     return CUDA_SUCCESS;
   });

@@ -49,6 +49,8 @@ CUresult attribute(const Place& place, CUdeviceptr address, CUpointer_attribute 
       return give(out, std::uint64_t{0});
     case CU_POINTER_ATTRIBUTE_IS_GPU_DIRECT_RDMA_CAPABLE:
       return give(out, false);
+    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
+      return give(out, plain && place.origin == Origin::kDevice);
     case CU_POINTER_ATTRIBUTE_ACCESS_FLAGS:
       return give(out, host ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : place.access);
     case CU_POINTER_ATTRIBUTE_MEMPOOL_HANDLE:

@@ -29,7 +29,7 @@ cuda("graphs", flags=("-lcuda", "-cudart", "shared", "--default-stream", "per-th
      variant="shared-per-thread", elastic=10)
 cuda("launches", elastic=13, why="cooperative, cluster and dependent launches; pointers in tables")
 cuda("tensormap", elastic=2, why="Hopper's tensor maps hide the address")
-cuda("copies", elastic=8)
+cuda("copies", elastic=7)
 cuda("pools", elastic=1)
 cuda("mappings", elastic=1, why="a user of the virtual memory calls")
 cuda("threads", elastic=50, seconds=8)

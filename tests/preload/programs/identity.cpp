@@ -17,7 +17,7 @@ void say(const char* what, CUresult result) {
 }
 
 void attributes(CUdeviceptr base, std::size_t size, CUdeviceptr at, CUcontext context) {
-  for (int kind = 1; kind <= 20; ++kind) {
+  for (int kind = 1; kind <= 21; ++kind) {
     if (kind == CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE ||
         kind == CU_POINTER_ATTRIBUTE_MAPPING_SIZE) {
       continue;
@@ -68,6 +68,8 @@ void refused(CUdeviceptr at, std::size_t size) {
     say("unmap", cuMemUnmap(at, bytes));
     say("address free", cuMemAddressFree(at, bytes));
   }
+  CUdeviceptr mapped = 0;
+  say("as host memory", cuMemHostGetDevicePointer_v2(&mapped, reinterpret_cast<void*>(at), 0));
   say("free inside", cuMemFree_v2(at + 1));
   say("free inside on a stream", cuMemFreeAsync(at + kMiB, nullptr));
 }
