@@ -29,8 +29,9 @@ bool decompresses(DeviceId device) noexcept;
 // The calling thread's context and its device. `lost`: there is none.
 Status current_context(ContextId& context, DeviceId& device) noexcept;
 
-// The driver's code (a CUresult) that a kernel which faulted left in the calling thread's context: each
-// call there is answered with it. 0: none, or no context. Makes one cheap call, which captures allow.
+// The code (a CUresult) that a kernel which faulted left in the calling thread's context: each
+// call there is answered with it. 0: none, or no context. Makes one cheap call, which captures
+// allow.
 int context_fault() noexcept;
 
 // A context of the device that memory_info may use on threads that have none; until
