@@ -1,0 +1,73 @@
+"""What the vLLM adapter expects of a step before the scheduler makes it."""
+import types
+import unittest
+
+import worlds
+
+
+class Ahead(unittest.TestCase):
+    def test_requests_are_seen_wherever_they_wait(self):
+        for queue in worlds.package.vllm_cache.WAITING:
+            scheduler, needs = self.needs(dict(block_size=16), dict(block_size=16), **{queue: []})
+            self.assertEqual(needs.look()[:3], (0, 0, 0))
+            self.assertTrue(needs.same())
+            setattr(scheduler, queue, [types.SimpleNamespace(num_tokens=40)])
+            self.assertFalse(needs.same())
+            self.assertEqual(needs.look(), (2 * (3 + 1), 0, 2 * (3 + 1), 0))
+            self.assertFalse(worlds.adapter.idle(scheduler))
+
+    def test_the_most_that_a_step_takes(self):
+        for specs, other, most, later in (
+                ([dict(block_size=16)], {}, 1, 2),
+                ([dict(block_size=16), dict(block_size=32)], {}, 2, 3),
+                ([dict(block_size=16)], dict(num_spec_tokens=8, num_lookahead_tokens=8), 2, 18),
+                ([dict(block_size=16, mamba_cache_mode="align")], {}, 2, 2)):
+            with self.subTest(specs=specs, other=other):
+                scheduler, needs = self.needs(*specs, **other)
+                scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)] * 3
+                self.assertEqual(needs.look()[:3], (3 * most, 3 * later, 3 * most))
+
+    def test_who_is_in_prefill_is_seen_however_many_run(self):
+        scheduler, needs = self.needs(dict(block_size=16))
+        budget = 7
+        running = scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)
+                                       for _ in range(50)]
+        self.assertEqual(needs.look()[0], 50)
+        running.append(types.SimpleNamespace(is_prefill_chunk=True))
+        running.append(types.SimpleNamespace(is_prefill_chunk=False))
+        self.assertEqual(needs.look()[0], 52 + budget)
+        del running[40:50]  # with who was last when nobody was in prefill
+        self.assertEqual(needs.look()[0], 42 + budget)
+        running[-2].is_prefill_chunk = False
+        self.assertEqual(needs.look()[0], 42)
+        running.pop(0).is_prefill_chunk = True  # preempted: it comes back as the last
+        running.append(types.SimpleNamespace(is_prefill_chunk=True))
+        self.assertEqual(needs.look()[0], 42 + budget)
+
+    def test_many_that_wait_are_told_by_the_first(self):
+        scheduler, needs = self.needs(dict(block_size=16), max_num_running_reqs=30,
+                                      max_num_scheduled_tokens=160)
+        scheduler.waiting = [types.SimpleNamespace(num_tokens=150) for _ in range(100)]
+        needs = worlds.package.vllm_cache.Needs(scheduler)
+        # 30 of them may come in, with 11 blocks each, 10 in this step and twice that prepared.
+        self.assertEqual(needs.look(), (10, 20, 330, 0))
+
+    def test_who_does_not_come_in_although_there_seemed_room(self):
+        scheduler, _ = self.needs(dict(block_size=16))
+        scheduler.waiting = [types.SimpleNamespace(num_tokens=40)]
+        needs = worlds.package.vllm_cache.Needs(scheduler)
+        self.assertEqual(needs.look()[2], 4)
+        self.assertEqual(needs.look()[2], worlds.package.vllm_cache.UNKNOWN)
+        scheduler.waiting.insert(0, types.SimpleNamespace(num_tokens=40))
+        self.assertEqual(needs.look()[2], 8)
+
+    def needs(self, *specs, **other):
+        groups = [types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(**s)) for s in specs]
+        scheduler = types.SimpleNamespace(**dict(dict(
+            kv_cache_config=types.SimpleNamespace(kv_cache_groups=groups), num_lookahead_tokens=0,
+            running=[], max_num_running_reqs=8, max_num_scheduled_tokens=100), **other))
+        return scheduler, worlds.package.vllm_cache.Needs(scheduler)
+
+
+if __name__ == "__main__":
+    unittest.main()
