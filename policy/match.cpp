@@ -1,5 +1,7 @@
 // The rule by which allocations are elastic without a tag, as users write it.
 #include <algorithm>
+#include <charconv>
+#include <limits>
 
 #include "policy/settings.hpp"
 
@@ -7,6 +9,7 @@ namespace kvcached {
 namespace {
 
 constexpr std::size_t kLongestPattern = 200;
+constexpr auto kNoLast = std::numeric_limits<std::uint64_t>::max();
 
 bool take_prefix(std::string_view& text, std::string_view prefix) {
   if (text.substr(0, prefix.size()) != prefix) return false;
@@ -32,6 +35,13 @@ bool set_pattern(std::string& target, std::string_view text, std::string_view ne
   return true;
 }
 
+// A whole number from 1.
+bool set_count(std::uint64_t& target, std::uint64_t unset, std::string_view text) {
+  if (target != unset) return false;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), target);
+  return error == std::errc() && end == text.data() + text.size() && target != 0;
+}
+
 // Each bound and each pattern may be given once.
 bool add_condition(MatchRule& rule, std::string_view text) {
   if (take_prefix(text, "size>=")) {
@@ -46,6 +56,8 @@ bool add_condition(MatchRule& rule, std::string_view text) {
     rule.at_most = *most;
     return true;
   }
+  if (take_prefix(text, "count>=")) return set_count(rule.first, 1, text);
+  if (take_prefix(text, "count<=")) return set_count(rule.last, kNoLast, text);
   // A module goes by the name of its file: a pattern with a folder would never match.
   if (take_prefix(text, "module=")) return set_pattern(rule.module, text, "/");
   return take_prefix(text, "symbol=") && set_pattern(rule.symbol, text, "");
@@ -63,7 +75,7 @@ std::optional<MatchRule> parse_match(std::string_view text) {
   }
   // An upper bound alone would say that all but the largest are a cache.
   if (!rule.at_least && !rule.by_caller()) return std::nullopt;
-  if (rule.at_most < rule.at_least || !rule.at_most) return std::nullopt;
+  if (rule.at_most < rule.at_least || !rule.at_most || rule.last < rule.first) return std::nullopt;
   return rule;
 }
 

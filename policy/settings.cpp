@@ -121,7 +121,7 @@ constexpr std::array kEntries{
           "not a weight; write a whole number from 1 to 10000",
           [](Settings& s, std::string_view v) { return set_weight(s.weight, v); }},
     Entry{{"KVCACHED_MATCH", "--match", "RULE", "none",
-           "allocations that are elastic without a tag, by size, calling module or symbol"},
+           "allocations that are elastic without a tag, by size, count or caller"},
           "not a rule; write e.g. size>=256MiB,size<=2GiB or module=libkv*.so,symbol=*init_cache*",
           [](Settings& s, std::string_view v) {
             const std::optional<MatchRule> rule = parse_match(v);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -22,15 +23,18 @@ struct Size {
 };
 
 // An allocation that meets every condition is elastic. Text form: conditions between commas, each
-// at most once: "size>=256MiB", "size<=2GiB", "module=libkv*.so", "symbol=*init_cache*". The last
-// two mean a function on the stack of the call: the file name of its module, and the name under
-// which the module exports it (of a C++ function: the mangled one). `*` is any text, `?` any
-// character.
+// at most once: "size>=256MiB", "size<=2GiB", "module=libkv*.so", "symbol=*init_cache*",
+// "count>=3", "count<=40". Module and symbol mean a function on the stack of the call: the file
+// name of its module, and the name under which the module exports it (of a C++ function: the
+// mangled one). `*` is any text, `?` any character. The count is of a process's allocations that
+// meet all else, from 1.
 struct MatchRule {
   Bytes at_least{};
   Bytes at_most = Bytes::max();
   std::string module{};  // empty: any
   std::string symbol{};  // empty: any
+  std::uint64_t first = 1;
+  std::uint64_t last = std::numeric_limits<std::uint64_t>::max();
   bool by_caller() const { return !module.empty() || !symbol.empty(); }
 };
 

@@ -82,6 +82,7 @@ struct Process::State final : public member::Housekeeper {
 
   Settings settings;
   classify::Callers callers;
+  std::atomic<std::uint64_t> matched{0};  // allocations that met the rule but for its count
   driver::Driver& driver;
   cache::Registry registry;
   member::PoolBell bell;
@@ -294,8 +295,10 @@ void Process::report_adapter(std::string_view adapter, std::string_view state) n
 // ---- Allocations.
 
 classify::Kind Process::kind_of(Bytes size) noexcept {
-  return classify::decide(size, classify::tag_depth(), state_.settings.match,
-                          [this](const MatchRule& rule) { return state_.callers.on_stack(rule); });
+  return classify::decide(
+      size, classify::tag_depth(), state_.settings.match,
+      [this](const MatchRule& rule) { return state_.callers.on_stack(rule); },
+      [this] { return state_.matched.fetch_add(1, std::memory_order_relaxed) + 1; });
 }
 
 bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId context,

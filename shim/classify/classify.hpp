@@ -17,19 +17,23 @@ enum class Kind : std::uint8_t {
 
 // Allocations below one page gain nothing and stay plain whatever the tags and the rule say.
 // `on_stack(rule)` answers whether the caller is one that the rule names; it is dear, and asked
-// last and only where the rule names one.
-template <class OnStack>
+// last and only where the rule names one. `nth()` counts the allocations that met all else, this
+// one included.
+template <class OnStack, class Nth>
 constexpr Kind decide(Bytes size, std::uint32_t tag_depth, const std::optional<MatchRule>& rule,
-                      OnStack on_stack) noexcept {
+                      OnStack on_stack, Nth nth) noexcept {
   if (size < kPageSize) {
     return Kind::plain;
   }
   if (tag_depth != 0) {
     return Kind::tagged;
   }
-  const bool matches = rule && size >= rule->at_least && size <= rule->at_most &&
-                       (!rule->by_caller() || on_stack(*rule));
-  return matches ? Kind::unclaimed : Kind::plain;
+  if (!rule || size < rule->at_least || size > rule->at_most ||
+      (rule->by_caller() && !on_stack(*rule))) {
+    return Kind::plain;
+  }
+  const std::uint64_t count = nth();
+  return count >= rule->first && count <= rule->last ? Kind::unclaimed : Kind::plain;
 }
 
 }  // namespace kvcached::classify

@@ -58,7 +58,9 @@ INSTANTIATE_TEST_SUITE_P(
                     Case{"hidden", "symbol=allocate_*", {}},
                     Case{"program", "module=callers", {1, 1, 1, 1}},
                     Case{"ourselves", "module=libkvcached.so", {}},
-                    Case{"size_too", "size>=9MiB,module=liballocator.so", {}}),
+                    Case{"size_too", "size>=9MiB,module=liballocator.so", {}},
+                    Case{"second", "module=liballocator.so,count>=2", {0, 0, 0, 1}},
+                    Case{"first_two", "module=callers,count<=2", {1, 1, 0, 0}}),
     [](const auto& rule) { return rule.param.name; });
 
 TEST(Callers, AnotherLibraryAtTheSameAddressesIsNotTakenForTheFirst) {

@@ -20,7 +20,8 @@ constexpr Bytes mib(std::uint64_t n) { return Bytes(n << 20); }
 using classify::Kind;
 
 Kind decide(Bytes size, std::uint32_t tags, const std::optional<MatchRule>& rule) {
-  return classify::decide(size, tags, rule, [](const MatchRule&) -> bool { std::abort(); });
+  return classify::decide(
+      size, tags, rule, [](const MatchRule&) -> bool { std::abort(); }, [] { return 1U; });
 }
 
 TEST(Classify, TheStackIsLookedAtOnlyWhereTheRuleNamesACallerAndAllElseFits) {
@@ -29,7 +30,8 @@ TEST(Classify, TheStackIsLookedAtOnlyWhereTheRuleNamesACallerAndAllElseFits) {
   EXPECT_EQ(decide(mib(9), 0, rule), Kind::plain);
   EXPECT_EQ(decide(mib(4), 1, rule), Kind::tagged);
   for (const bool found : {false, true}) {
-    const auto kind = classify::decide(mib(4), 0, rule, [=](const MatchRule&) { return found; });
+    const auto kind = classify::decide(
+        mib(4), 0, rule, [=](const MatchRule&) { return found; }, [] { return 1U; });
     EXPECT_EQ(kind, found ? Kind::unclaimed : Kind::plain);
   }
 }
@@ -49,6 +51,21 @@ TEST(Classify, RuleHasBothEnds) {
   EXPECT_EQ(decide(mib(8), 0, rule), Kind::unclaimed);
   EXPECT_EQ(decide(mib(8) + Bytes(1), 0, rule), Kind::plain);
   EXPECT_EQ(decide(mib(9), 2, rule), Kind::tagged);
+}
+
+TEST(Classify, TheCountIsOfThoseThatMeetAllElse) {
+  const std::optional<MatchRule> rule = MatchRule{mib(4), mib(8), "", "", 2, 3};
+  std::uint64_t count = 0;
+  const auto kind = [&](Bytes size, std::uint32_t tags) {
+    return classify::decide(
+        size, tags, rule, [](const MatchRule&) { return true; }, [&] { return ++count; });
+  };
+  EXPECT_EQ(kind(mib(4), 0), Kind::plain);
+  EXPECT_EQ(kind(mib(9), 0), Kind::plain);
+  EXPECT_EQ(kind(mib(4), 1), Kind::tagged);
+  EXPECT_EQ(kind(mib(4), 0), Kind::unclaimed);
+  EXPECT_EQ(kind(mib(8), 0), Kind::unclaimed);
+  EXPECT_EQ(kind(mib(4), 0), Kind::plain);
 }
 
 TEST(Tags, NestAndBelongToTheirThread) {

@@ -42,10 +42,14 @@ class Rig : public World {
       : World(capacity, pool), shape_(std::move(shape)) {
     for (const Bytes size : shape_.buffers) buffers.push_back(buffer(size));
   }
-  // A claimed buffer and its cache own each other until the buffer is destroyed.
+  // A claimed buffer and its cache own each other until the buffer is destroyed, which takes more
+  // than one try where the driver is still to fail.
   ~Rig() {
     driver.set_capture(false);
-    for (const auto& buffer : buffers) buffer->destroy();
+    for (const auto& buffer : buffers) {
+      while (buffer->destroy() == cache::Result::not_now) {
+      }
+    }
   }
   Rig(const Rig&) = delete;
   Rig& operator=(const Rig&) = delete;

@@ -125,6 +125,22 @@ TEST(ParseMatchTest, Rules) {
   }
 }
 
+TEST(ParseMatchTest, Counts) {
+  const std::optional<MatchRule> rule = parse_match("count<=40,size>=1GiB,count>=3");
+  ASSERT_TRUE(rule);
+  EXPECT_EQ(rule->first, 3U);
+  EXPECT_EQ(rule->last, 40U);
+  EXPECT_EQ(parse_match("size>=1GiB")->first, 1U);
+  EXPECT_TRUE(parse_match("size>=1GiB,count<=18446744073709551614"));
+  for (const char* text : {"count>=3", "count<=3", "size>=1GiB,count>=0", "size>=1GiB,count<=0",
+                           "size>=1GiB,count>=", "size>=1GiB,count>=-1", "size>=1GiB,count>=3x",
+                           "size>=1GiB,count>=4,count<=3", "size>=1GiB,count<=3,count<=4",
+                           "size>=1GiB,count>=3,count>=4", "size>=1GiB,count=3",
+                           "size>=1GiB,count<=18446744073709551616"}) {
+    EXPECT_FALSE(parse_match(text)) << '"' << text << '"';
+  }
+}
+
 TEST(ParseMatchTest, Callers) {
   const std::optional<MatchRule> module = parse_match("module=libkv*.so");
   ASSERT_TRUE(module);
