@@ -37,10 +37,11 @@ int main(int, char** argv) {
   auto* resident = reinterpret_cast<Resident>(dlsym(RTLD_DEFAULT, "kvcached_resident"));
   CUcontext context = nullptr;
   cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
   constexpr std::size_t kSize = 8 << 20;
   for (const char* symbol : kSymbols) {
+    // A context of its own: some of this work writes to address 0, which is a fault.
+    cuDevicePrimaryCtxRetain(&context, 0);
+    cuCtxSetCurrent(context);
     CUdeviceptr at = 0;
     std::size_t before = 0;
     std::size_t after = 0;
@@ -52,6 +53,8 @@ int main(int, char** argv) {
     resident(at, 0, kSize, &after);
     std::printf("%s alloc %d before %zu after %zu free %d\n", symbol, alloc, before, after,
                 cuMemFree_v2(at));
+    cuDevicePrimaryCtxReset_v2(0);
+    cuDevicePrimaryCtxRelease_v2(0);
   }
   return 0;
 }
