@@ -169,10 +169,9 @@ int kvcached_back_whole(uint64_t address, int64_t wait_ms) {
   if (process == nullptr) return KVCACHED_OFF;
   Place place;
   if (const int bad = locate(*process, address, 0, 0, place)) return bad;
-  process->claimed(place.buffer);
   return code(persist(process->clock(), duration(wait_ms), cache::Result::shortage, [&] {
     const cache::Result idle = work_done(*process, *place.buffer);
-    return idle == cache::Result::ok ? place.buffer->back_whole() : idle;
+    return idle == cache::Result::ok ? process->back_whole(place.buffer) : idle;
   }));
 }
 

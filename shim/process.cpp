@@ -377,6 +377,10 @@ void Process::claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
   state_.guesses.settle(buffer);
 }
 
+cache::Result Process::back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  return state_.guesses.back_whole(buffer);
+}
+
 bool Process::back_unclaimed() noexcept { return state_.guesses.back_all(); }
 
 bool Process::back_touched(std::span<const member::Touch> touched) noexcept {

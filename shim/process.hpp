@@ -85,10 +85,11 @@ class Process {
   std::optional<Elastic> find(driver::Address address) noexcept;
 
   // Backs every elastic buffer whole that nobody has claimed. Called before any work is given to
-  // the GPU, and only while kvcached_unclaimed is not 0; it becomes 0. Waits until it is done, also
-  // when another thread does it. Makes driver calls, legal while a stream captures. False: the GPU
-  // had no memory for it after all, in spite of the pool's word; the work must not be launched (it
-  // would lose what it writes), and the engine is to be told that memory is out.
+  // the GPU, and only while kvcached_unclaimed is not 0; it becomes 0, but for buffers that are
+  // just being claimed. Waits until it is done, also when another thread does it. Makes driver
+  // calls, legal while a stream captures. False: the GPU had no memory for it after all, in spite
+  // of the pool's word; the work must not be launched (it would lose what it writes), and the
+  // engine is to be told that memory is out.
   bool back_unclaimed() noexcept;
 
   // The same for what work is known to use and nothing else: only where the user has promised that
@@ -135,6 +136,8 @@ class Process {
 
   // A buffer is claimed now, or whole: what was kept for backing it at the first launch goes back.
   void claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
+  // One attempt to back it for good.
+  cache::Result back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
 
   // Handles of the public interface. remember: null without memory.
   kvcached_cache* remember(std::shared_ptr<cache::Cache> cache) noexcept;

@@ -173,7 +173,8 @@ class Buffer {
   std::uint32_t orders_ = 0;  // bit n: we hold the scratch extent of order n
   std::shared_ptr<Worker> worker_;
   bool has_range_ = false;
-  int refusals_ = 0;  // of the driver, since it was to be destroyed
+  int refusals_ = 0;       // of the driver, since it was to be destroyed
+  int waits_refused_ = 0;  // before that: to wait for work that may use it
   // Written under the lock, read without.
   std::atomic<Use> use_{Use::unclaimed};
   std::atomic<std::uint64_t> held_{0};

@@ -22,9 +22,11 @@ Result Buffer::destroy() noexcept {
     const driver::Status status = driver_.synchronize(context_);
     if (status == driver::Status::not_now) return Result::not_now;
     if (status != driver::Status::ok && status != driver::Status::lost) {
-      // Nobody knows whether kernels still use the memory.
+      // Nobody knows whether kernels still use the memory, so it stays.
       const std::lock_guard lock(mutex_);
-      if (++refusals_ < kMostRefusals) return Result::not_now;
+      if (++waits_refused_ == kMostRefusals)
+        warn("the driver does not tell when work is done: memory that was freed stays mapped");
+      return Result::not_now;
     }
     if (const std::shared_ptr<Worker> owner = worker()) owner->close();
   }

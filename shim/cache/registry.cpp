@@ -58,6 +58,12 @@ std::vector<std::shared_ptr<Buffer>> Registry::take_all(driver::ContextId contex
     }
   }
   count_.store(by_base_.size(), std::memory_order_release);
+  // Those that are still to be ended, too: no call may be made in their context any more.
+  const auto stay = std::partition(buried_.begin(), buried_.end(), [&](const auto& buffer) {
+    return buffer->context() != context;
+  });
+  taken.insert(taken.end(), std::make_move_iterator(stay), std::make_move_iterator(buried_.end()));
+  buried_.erase(stay, buried_.end());
   return taken;
 }
 

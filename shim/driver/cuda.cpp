@@ -19,6 +19,12 @@ namespace {
 
 constinit std::atomic<bool> exiting{false};
 
+// Errors of work that ran: sticky, the context answers them to every later call.
+bool is_fault(CUresult result) noexcept {
+  return result == CUDA_ERROR_ECC_UNCORRECTABLE ||
+         (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED);
+}
+
 Status status_of(CUresult result, const char* call) noexcept {
   switch (result) {
     case CUDA_SUCCESS:
@@ -32,13 +38,11 @@ Status status_of(CUresult result, const char* call) noexcept {
     case CUDA_ERROR_DEINITIALIZED:
     case CUDA_ERROR_INVALID_CONTEXT:
     case CUDA_ERROR_CONTEXT_IS_DESTROYED:
-    case CUDA_ERROR_ECC_UNCORRECTABLE:
       return Status::lost;
     default:
       break;
   }
-  // Errors of work that ran: sticky, the context answers them to every later call.
-  if (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED) {
+  if (is_fault(result)) {
     return Status::lost;
   }
   if (result >= CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED &&
@@ -47,6 +51,11 @@ Status status_of(CUresult result, const char* call) noexcept {
   }
   warn("{} failed with CUDA error {}", call, static_cast<int>(result));
   return Status::failed;
+}
+
+// Why a thread could not be made ready: a context that faulted may answer so, too.
+Status refused(const Relaxed& relaxed) noexcept {
+  return is_fault(relaxed.result()) ? Status::lost : Status::not_now;
 }
 
 CUmemLocation on(DeviceId device) noexcept {
@@ -127,7 +136,7 @@ class CudaDriver final : public Driver {
       return wait_for_all(context);
     }
     const Relaxed relaxed(cuda_);
-    if (!relaxed) return Status::not_now;
+    if (!relaxed) return refused(relaxed);
     CUevent event = nullptr;
     {
       const Within within(cuda_, context);
@@ -159,7 +168,7 @@ class CudaDriver final : public Driver {
     if (exiting) return Status::lost;
     if (fence.event == nullptr) return Status::ok;
     const Relaxed relaxed(cuda_);
-    if (!relaxed) return Status::not_now;
+    if (!relaxed) return refused(relaxed);
     return in_context(context, "cuEventQuery",
                       [&] { return cuda_.cuEventQuery(static_cast<CUevent>(fence.event)); });
   }
@@ -188,7 +197,7 @@ class CudaDriver final : public Driver {
     auto status = fence(context, all);
     if (status == Status::ok && all.event != nullptr) {
       const Relaxed relaxed(cuda_);
-      status = !relaxed ? Status::not_now : in_context(context, "cuEventSynchronize", [&] {
+      status = !relaxed ? refused(relaxed) : in_context(context, "cuEventSynchronize", [&] {
         return cuda_.cuEventSynchronize(static_cast<CUevent>(all.event));
       });
       drop_fence(context, all);
@@ -373,9 +382,7 @@ int context_fault() noexcept {
   std::size_t free = 0;
   std::size_t total = 0;
   const CUresult result = cuda->cuMemGetInfo_v2(&free, &total);
-  const bool faulted = result == CUDA_ERROR_ECC_UNCORRECTABLE ||
-                       (result >= CUDA_ERROR_ILLEGAL_ADDRESS && result <= CUDA_ERROR_LAUNCH_FAILED);
-  return faulted ? result : 0;
+  return is_fault(result) ? result : 0;
 }
 
 Status current_context(ContextId& context, DeviceId& device) noexcept {

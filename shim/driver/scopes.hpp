@@ -12,23 +12,24 @@ namespace kvcached::driver {
 class Relaxed {
  public:
   explicit Relaxed(const Symbols& cuda) noexcept
-      : cuda_(cuda), relaxed_(cuda.cuThreadExchangeStreamCaptureMode(&mode_) == CUDA_SUCCESS) {}
+      : cuda_(cuda), result_(cuda.cuThreadExchangeStreamCaptureMode(&mode_)) {}
   ~Relaxed() {
     // The mode is the program's: one refusal must not leave it ours.
-    for (int i = 0; relaxed_ && i < kTries; ++i) {
+    for (int i = 0; *this && i < kTries; ++i) {
       if (cuda_.cuThreadExchangeStreamCaptureMode(&mode_) == CUDA_SUCCESS) break;
     }
   }
   Relaxed(const Relaxed&) = delete;
   Relaxed& operator=(const Relaxed&) = delete;
-  explicit operator bool() const noexcept { return relaxed_; }
+  explicit operator bool() const noexcept { return result_ == CUDA_SUCCESS; }
+  CUresult result() const noexcept { return result_; }
 
  private:
   static constexpr int kTries = 32;
 
   const Symbols& cuda_;
   CUstreamCaptureMode mode_ = CU_STREAM_CAPTURE_MODE_RELAXED;
-  bool relaxed_;
+  CUresult result_;
 };
 
 // Makes a context current, and the caller's again.

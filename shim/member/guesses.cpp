@@ -62,7 +62,8 @@ bool Guesses::back(Guess& guess, F attempt) noexcept {
       backed = attempt(*guess.buffer);
       guess.kept = prepaid.rest();
     }
-    // Claimed, freed or lost meanwhile: it is somebody else's affair.
+    // Freed or lost: nothing is to be backed. Being claimed: whoever claims it says what is, and if
+    // that comes to nothing it is a guess again.
     if (backed == cache::Result::ok || backed == cache::Result::invalid ||
         backed == cache::Result::lost)
       return true;
@@ -77,13 +78,33 @@ bool Guesses::back(Guess& guess, F attempt) noexcept {
 
 bool Guesses::back_all() noexcept {
   const std::lock_guard lock(mutex_);
-  while (!guesses_.empty()) {
-    if (!back(guesses_.back(), [](cache::Buffer& buffer) { return buffer.back_whole(); }))
-      return false;
-    drop(guesses_.back());
-    guesses_.pop_back();
+  for (std::size_t i = guesses_.size(); i-- > 0;) {
+    if (!back(guesses_[i], [](cache::Buffer& buffer) { return buffer.back_whole(); })) return false;
+    drop_settled(i);
   }
   return true;
+}
+
+void Guesses::drop_settled(std::size_t i) noexcept {
+  const cache::Use use = guesses_[i].buffer->use();
+  if (use == cache::Use::unclaimed || use == cache::Use::claimed) return;
+  drop(guesses_[i]);
+  guesses_.erase(guesses_.begin() + static_cast<std::ptrdiff_t>(i));
+}
+
+cache::Result Guesses::back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  const std::lock_guard lock(mutex_);
+  const auto found = std::find_if(guesses_.begin(), guesses_.end(),
+                                  [&](const Guess& g) { return g.buffer == buffer; });
+  if (found == guesses_.end()) return buffer->back_whole();
+  cache::Result backed{};
+  {
+    const Prepaid prepaid(*found->member, found->kept);
+    backed = buffer->back_whole();
+    found->kept = prepaid.rest();
+  }
+  drop_settled(static_cast<std::size_t>(found - guesses_.begin()));
+  return backed;
 }
 
 bool Guesses::holds(const Guess& guess, const Touch& touch) const noexcept {
@@ -107,9 +128,7 @@ bool Guesses::back(std::span<const Touch> touched) noexcept {
                                : buffer.back_whole();
           }))
         return false;
-      if (guess.buffer->use() == cache::Use::unclaimed) continue;
-      drop(guess);
-      guesses_.erase(guesses_.begin() + static_cast<std::ptrdiff_t>(i));
+      drop_settled(i);
     }
   }
   return true;

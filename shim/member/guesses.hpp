@@ -45,8 +45,12 @@ class Guesses {
     return {first_.load(std::memory_order_acquire), end_.load(std::memory_order_acquire)};
   }
 
-  // Backs all of them; waits for another thread that does. False after five seconds: the GPU has no
-  // memory for one of them, in spite of the pool's word. Makes driver calls.
+  // One attempt to back a buffer whole, from what is kept for it where it is one of them.
+  cache::Result back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
+
+  // Backs all of them that nobody is claiming; waits for another thread that does. False after five
+  // seconds: the GPU has no memory for one of them, in spite of the pool's word. Makes driver
+  // calls.
   bool back_all() noexcept;
 
   // The same for what is touched of them: whole buffers and parts.
@@ -63,6 +67,8 @@ class Guesses {
   template <class F>
   bool back(Guess& guess, F attempt) noexcept;
   void drop(const Guess& guess) noexcept;
+  // Unless it is a guess still, or somebody is claiming it.
+  void drop_settled(std::size_t i) noexcept;
 
   std::atomic<std::uint32_t>& open_;
   const Clock& clock_;

@@ -30,6 +30,13 @@ bool Member::charge(Pages pages, Pages wish) noexcept {
   return ledger_->charge(pages, wish);
 }
 
+void Member::uncharge(Pages pages) noexcept {
+  if (t_prepaid != nullptr && &t_prepaid->member_ == this)
+    t_prepaid->rest_ += pages;  // an attempt that failed is repeated from the same pages
+  else
+    ledger_->uncharge(pages);
+}
+
 std::string program_name() {
   char name[32] = {};
   const int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);

@@ -23,7 +23,7 @@ class Member final : public cache::Budget {
   using Budget::charge;
   bool charge(Pages pages, Pages wish) noexcept override;
   void drop_wish() noexcept override { ledger_->drop_claim(); }
-  void uncharge(Pages pages) noexcept override { ledger_->uncharge(pages); }
+  void uncharge(Pages pages) noexcept override;
   Pages limit() const noexcept override;
 
   ledger::Ledger& ledger() noexcept { return *ledger_; }
@@ -46,7 +46,7 @@ class Member final : public cache::Budget {
 };
 
 // While it lives, charges of this thread to this member are paid from pages that were charged
-// earlier, as long as they last.
+// earlier, as long as they last; what it uncharges is added to them.
 class Prepaid {
  public:
   Prepaid(Member& member, Pages pages) noexcept;
