@@ -43,6 +43,17 @@ TEST(Behaviour, AFaultIsToldAsForPlainMemory) {
   EXPECT_EQ(with.out, plain.out);
 }
 
+TEST(Behaviour, WhatCouldNotBeBackedIsBackedBeforeItIsUsed) {
+  const std::string control = testing::TempDir() + "retried-" + std::to_string(getpid());
+  std::ofstream(control).close();
+  auto variables = elastic();
+  variables["SIM_GPU_FAULTS"] = control;
+  const auto outcome = run_program({program("retried"), control}, variables);
+  std::remove(control.c_str());
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "alloc 0\nback -3\nfill 0\nresident 8388608 last 7\nfree 0\n");
+}
+
 TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
   const auto with = run_program({program("sharing")}, elastic());
   ASSERT_EQ(with.status, 0) << with.err;
