@@ -7,12 +7,13 @@ from .client import percentile
 
 def read(path, begun):
     """Of the steps since that time. What the probe itself takes is in the figures, and told."""
-    steps, by, empty_ns = [], {}, 0.0
+    steps, by, empty_ns, whole = [], {}, 0.0, 0.0
     for line in path.read_text().splitlines() if path.exists() else ():
         seen = json.loads(line)
         if not seen["steps"] or seen["steps"][-1][0] < begun:
             continue
         empty_ns = seen["empty_ns"]
+        whole += seen["steps"][-1][0] - seen["steps"][0][0]  # what is told by function is of all of it
         steps += [step for step in seen["steps"] if step[0] >= begun]
         for name, (calls, ns, longest) in seen["by"].items():
             sums = by.setdefault(name, [0, 0, 0])
@@ -34,7 +35,7 @@ def read(path, begun):
         "share_of_time": ours / 1e9 / wall,
         "share_of_processor_time": ours / max(steps[-1][4] - steps[0][4], 1),
         "by": {name: {"calls": calls, "us_mean": ns / calls / 1e3, "us_max": longest / 1e3,
-                      "share_of_time": ns / 1e9 / wall}
+                      "share_of_time": ns / 1e9 / whole}
                for name, (calls, ns, longest) in
                sorted(by.items(), key=lambda item: -item[1][1])}}
 

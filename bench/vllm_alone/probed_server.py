@@ -18,9 +18,9 @@ sys.path.pop()
 
 # Where vLLM or a wrapper around a function of vLLM enters our code in the course of a step.
 ENTRIES = {
-    ("vllm", None): ("ahead",),
+    ("vllm", None): ("ahead", "after_step"),
     ("vllm_cache", "Needs"): ("same",),
-    ("balloon", "Balloon"): ("make_room", "settle"),
+    ("balloon", "Balloon"): ("make_room",),
     ("striped_queue", "StripedQueue"): ("popleft", "popleft_n", "remove", "append", "append_n",
                                         "prepend_n"),
 }
@@ -63,7 +63,7 @@ class Probe:
                 wrapper = self.entry(name, getattr(place, name))
                 if name in TAKING or name in FREEING:
                     wrapper = self.shadowed(wrapper, name in TAKING)
-                setattr(place, name, self.last(wrapper) if name == "settle" else wrapper)
+                setattr(place, name, self.last(wrapper) if name == "after_step" else wrapper)
         for name in CALLS:
             setattr(package.client.Cache, name,
                     self.called(name, getattr(package.client.Cache, name)))
@@ -119,15 +119,16 @@ class Probe:
         seen[1] += spent
         seen[2] = max(seen[2], spent)
 
-    def last(self, settle):
+    def last(self, after_step):
         """The adapter's last call of a step."""
-        def wrapper(balloon, idle):
-            settle(balloon, idle)
+        def wrapper(engine):
+            after_step(engine)
             self.steps.append([time.time(), self.ours, self.in_library, self.calls,
                                time.thread_time_ns(), self.entries,
                                self.shadow.spent() if self.shadow else 0])
             self.new_step()
-            if idle:
+            allocation = engine._kvcached
+            if allocation is not None and allocation.balloon.idle:
                 with open(self.path, "a") as file:
                     file.write(json.dumps({"steps": self.steps, "by": self.by,
                                            "empty_ns": self.empty_ns}) + "\n")

@@ -20,14 +20,15 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 STRIPES_BUSY = 1
 EVICTIONS_BUSY = 32
 PAUSE = 0.25
-# An idle engine keeps what it has for PATIENCE_IDLE, as loads come and go, and is back at its least
-# some seconds later; a request that comes meanwhile waits for some milliseconds at most.
+# An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
+# some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that
+# nobody wakes, without an input queue, hands back all at once.)
 PATIENCE_IDLE = 2.0
 STRIPES_IDLE = 8
 EVICTIONS_IDLE = 512  # or this share of what has to go
 EVICTIONS_IDLE_SHARE = 1 / 32
 PAUSE_IDLE = 0.1
-SETTLE_EVERY = 8  # calm steps (see `calm`)
+SETTLE_EVERY = 8  # steps of those that are like the one before (see `ahead`)
 # After a step under pressure.
 STRIPES_UNDER_PRESSURE = 2
 EVICTIONS_UNDER_PRESSURE = 512
@@ -69,7 +70,7 @@ class Balloon:
         # An idle engine is woken again for what is left, so that it need not hand back all at once.
         self.woken = False
         self.idle = False
-        self.hand_back_at = 0.0
+        self.hand_back_at = self.patient_until = 0.0
         self.pinning = False
         self.why = ""
         self.retry_pin_at = 0.0
@@ -100,6 +101,7 @@ class Balloon:
         """The first blocks, so that the engine does not begin with none."""
         try:
             self.grow(1)
+            self.queue.survey()
         except Exception as error:
             self.fail(error)
 
@@ -167,7 +169,7 @@ class Balloon:
             free = self.queue.num_free_blocks
             if count > free:
                 self.grow(count - free)
-            elif free - self.queue.fresh <= self.keep_cached:
+            else:  # the queue asks only where the prefix cache is within its limit
                 self.grow(count - self.queue.fresh)
         except Exception as error:
             self.fail(error)
@@ -238,20 +240,23 @@ class Balloon:
         if self.pinning:
             return
         pressure = self.cache.pressure()
+        now = time.monotonic()
         if idle:
             self.calm = self.keep = 0
             self.expect(0)
             if not self.idle:
-                self.hand_back_at = time.monotonic() + PATIENCE_IDLE
+                self.patient_until = now + PATIENCE_IDLE
+                if self.needs is not None:
+                    self.needs.forget()
             self.idle = True
-        if idle or pressure or self.queue.aside or time.monotonic() >= self.hand_back_at:
-            self._shrink(pressure, idle)
+        if idle or pressure or self.queue.aside or now >= self.hand_back_at:
+            self._shrink(pressure, idle, now)
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
             self.told_in_use = used
             self.cache.in_use(used)
 
-    def _shrink(self, pressure, idle):
+    def _shrink(self, pressure, idle, now):
         queue = self.queue
         if queue.aside and not pressure:
             queue.pardon()
@@ -266,16 +271,17 @@ class Balloon:
             self._hand_back(keep_cached, len(queue.held), self.total)
         elif pressure:
             self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
-        elif time.monotonic() >= self.hand_back_at:
-            if idle:
+        elif now >= self.hand_back_at:
+            if idle and now >= self.patient_until:
                 self._hand_back(keep_cached, STRIPES_IDLE,
                                 max(EVICTIONS_IDLE, int(surplus * EVICTIONS_IDLE_SHARE)))
+                self.hand_back_at = now + PAUSE_IDLE
             else:
                 self._hand_back(keep_cached, STRIPES_BUSY, EVICTIONS_BUSY)
-            self.hand_back_at = time.monotonic() + (PAUSE_IDLE if idle else PAUSE)
+                self.hand_back_at = now + PAUSE
 
     def crowded(self):
-        """Whether there is something to hand back, by any thread."""
+        """Whether the last survey found something to hand back. By any thread."""
         return bool(self.queue.empty) or self.queue.empty_cached_blocks > self.keep_cached
 
     def _give_way(self, pressure):
@@ -290,9 +296,9 @@ class Balloon:
 
     def _hand_back(self, keep_cached, most, evictions):
         queue, given, before = self.queue, [], evictions
-        # Stripes that only the prefix cache keeps, those first that it has kept longest.
+        # Stripes that only the prefix cache keeps, the least recently used first.
         left = queue.empty_cached_blocks
-        for stripe in queue.empty_cached:
+        for stripe in queue.by_age() if left > keep_cached else ():
             if (evictions <= 0 or left <= keep_cached or
                     queue.num_free_blocks - queue.held[stripe] < self.keep):
                 break
@@ -313,10 +319,12 @@ class Balloon:
             for block in queue.aside.get(stripe, ()):
                 if block.block_hash is not None:
                     self.pool._maybe_evict_cached_block(block)
-            given += queue.withdraw(stripe)
+            ranges = queue.withdraw(stripe)
+            self.withheld += sum(count for _, count in ranges)
+            given += ranges
         if not given:
             return
-        self.withheld += sum(count for _, count in given)
+        self.calm = 0  # that was about what there was
         code = self.cache.release(given)
         if code != client.OK:
             raise Broken("release answered %d" % code)
@@ -331,6 +339,7 @@ class Balloon:
         """Stops managing: backs everything and gives the engine all blocks. While the pool
         refuses, what is withheld stays so, and every later need tries again."""
         self.pinning = True
+        self.calm = 0
         self.why = why
         self.report("pinned, waiting for memory: " + why)
         self._try_pin(0)

@@ -154,9 +154,10 @@ class Group:
         """Of the rank that hears of it first; looks once a second. By a thread of its own."""
         end = time.monotonic() + wait_ms / 1000
         while not self.pressure():
-            if time.monotonic() >= end:
+            left = end - time.monotonic()
+            if left <= 0:
                 return client.SHORT
-            time.sleep(1)
+            time.sleep(min(left, 1))
         return client.OK
 
     def report(self, text):

@@ -12,10 +12,9 @@ its last live one is freed: its free blocks are aside.
 
 The scheduler calls this for every block, so nothing is counted here that the blocks tell by
 themselves when somebody asks (`survey`, `condemn`): the cached ones lie in a queue of the engine's
-own class, `known_queue`, so they and only they have links.
+own class, `known_queue`, so that of all blocks those in it, and no others, have links.
 """
 
-import itertools
 import operator
 
 NEXT = operator.attrgetter("next_free_block")
@@ -47,10 +46,9 @@ class StripedQueue:
         self.held = [0] * len(stripes)  # blocks added
         self.ranges = [[] for _ in stripes]  # the same as (first, count)
         self.loose = [[] for _ in stripes]
-        # Held stripes without a live block at the last survey, in the order in which they were
-        # found: without and with cached blocks.
+        # Held stripes without a live block at the last survey: without and with cached blocks.
         self.empty = {}
-        self.empty_cached = {}
+        self.empty_cached = set()
         self.empty_cached_blocks = 0  # size of the latter
         self.aside = {}  # free blocks of each condemned stripe
         self.aside_blocks = 0
@@ -207,14 +205,15 @@ class StripedQueue:
             elif (stripe not in self.aside and held - loose <= self.known_queue.num_free_blocks and
                   not self._has_live(stripe, loose)):
                 cached.add(stripe)
-        self.empty = _kept(self.empty, empty)
-        self.empty_cached = _kept(self.empty_cached, cached)
+        # Later stripes are larger; the small ones serve whoever comes next.
+        self.empty = dict.fromkeys(sorted(empty, reverse=True))
+        self.empty_cached = cached
         self.empty_cached_blocks = sum(map(self.held.__getitem__, cached))
 
     def _has_live(self, stripe, loose):
         """`loose`: how many of its blocks are. Looks no further than at the first live ones."""
         for first, count in self.ranges[stripe]:
-            for block in itertools.islice(self.blocks, first, first + count):
+            for block in self.blocks[first:first + count]:
                 if block.next_free_block is None:
                     loose -= 1
                     if loose < 0:
@@ -274,6 +273,13 @@ class StripedQueue:
             found += filter(NEXT, self.blocks[first:first + count])
         return found[:most]
 
+    def by_age(self):
+        """The empty stripes with cached blocks, the one whose last block was freed first in front."""
+        last, stripe_of = {}, self.stripe_of
+        for place, block in enumerate(self.known_queue.get_all_free_blocks()):
+            last[stripe_of[block.block_id]] = place
+        return sorted(self.empty_cached, key=last.__getitem__)
+
     def forget(self, numbers):
         """The prefix cache does not know these blocks any more, as far as they are free."""
         for number in numbers:
@@ -286,10 +292,3 @@ class StripedQueue:
 
     def forget_all(self):
         self.forget([block.block_id for block in self.known_queue.get_all_free_blocks()])
-
-
-def _kept(before, now):
-    """`now` in the order of `before`, and then what is new."""
-    kept = {stripe: None for stripe in before if stripe in now}
-    kept.update(dict.fromkeys(sorted(now)))
-    return kept

@@ -134,10 +134,7 @@ def engine_core(module):
     def post_step(original):
         def wrapper(self, *args, **kwargs):
             result = original(self, *args, **kwargs)
-            allocation = self._kvcached
-            if allocation is not None and not (allocation.balloon.rests() and
-                                               self.scheduler.running):
-                settle(self)
+            after_step(self)
             return result
         return wrapper
 
@@ -157,6 +154,13 @@ def engine_core(module):
     })
     module.EngineCore._kvcached = None
     wakes = vllm_idle.wrap(module, settle)
+
+
+def after_step(engine):
+    """Never raises."""
+    allocation = engine._kvcached
+    if allocation is not None and not (engine.scheduler.running and allocation.balloon.rests()):
+        settle(engine)
 
 
 def settle(engine):

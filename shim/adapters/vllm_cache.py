@@ -12,7 +12,7 @@ PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
 HORIZON = 32  # steps of decoding to prepare for
 AHEAD_STEPS = 2  # steps of prefill to prepare for
-FEW = 4  # requests that are looked at for what others like them will need
+FEW = 8  # requests that are looked at for what others like them will need
 UNKNOWN = float("inf")
 PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
@@ -277,12 +277,16 @@ class Needs:
         self.budget = self.blocks(scheduler.max_num_scheduled_tokens)  # what prefill may take
         self.watermark = getattr(getattr(scheduler, "kv_cache_manager", None),
                                  "watermark_blocks", 0)
-        self.running = 0  # requests at the last look that was certain
+        self.running = 0  # requests at the last look when nobody could come in
+        self.forget()
+
+    def forget(self):
+        """What it keeps of requests, at a moment when there are none."""
         self.settled = None  # it and all that run before it were not in prefill at the last look
-        self.head = None  # who was to come in first at the last look
+        self.first = ()  # who was to come in first at the last look
 
     def same(self):
-        """No more requests than at the last look, which was certain, and none that waits."""
+        """No more requests than at the last look, and none that waits."""
         scheduler = self.scheduler
         for name in self.queues:
             if getattr(scheduler, name):
@@ -318,21 +322,24 @@ class Needs:
         new = 0
         for request in first:
             new += self.blocks(request.num_tokens) + self.a_step
-        waiting = min(waiting, room)
-        if waiting > len(first):
-            new = new * waiting // len(first)
-        # Whoever did not get in although there seemed to be room needs more than is known here.
-        surely = now + prefill + new + self.watermark if first[0] is not self.head else UNKNOWN
-        self.head = first[0]
+        # Others may need more than these; and whoever did not get in although there seemed to be room
+        # needs more than is known here.
+        known = waiting == len(first) and not any(request in self.first for request in first)
+        surely = now + prefill + new + self.watermark if known else UNKNOWN
+        self.first = first
+        coming = min(waiting, room)
+        if coming > len(first):
+            new = new * coming // len(first)
         step = min(self.budget, new)
         return now + (prefill or step), later + min(new - step, AHEAD_STEPS * self.budget), surely, 0
 
     def prefilling(self, running):
-        """Whether one of these is in prefill. New ones come last, and none returns to it."""
+        """Whether one of these is in prefill. New ones come last, and who comes back, too."""
         for request in reversed(running):
             if request is self.settled:
                 break
             if request.is_prefill_chunk:
+                self.settled = None  # it may leave and come back before this is looked at again
                 return True
         self.settled = running[-1] if running else None
         return False

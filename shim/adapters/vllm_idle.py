@@ -43,9 +43,9 @@ def wrap(module, settle):
 def watch(engine, balloon, wake):
     """Starts the thread, for an engine that has an input queue."""
     if getattr(engine, "input_queue", None) is not None and balloon.cache is not None:
+        balloon.woken = True  # before the thread, which may end at once and take it back
         threading.Thread(target=_watch, args=(weakref.ref(engine), balloon, wake),
                          name="kvcached-idle", daemon=True).start()
-        balloon.woken = True
 
 
 def _watch(engine, balloon, wake):

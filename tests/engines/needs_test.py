@@ -40,6 +40,15 @@ class Ahead(unittest.TestCase):
         self.assertEqual(needs.look()[0], 42 + budget)
         running[-2].is_prefill_chunk = False
         self.assertEqual(needs.look()[0], 42)
+        running.append(types.SimpleNamespace(is_prefill_chunk=True))
+        self.assertEqual(needs.look()[0], 43 + budget)
+        running.append(running.pop(41))  # the last of those that were not: preempted, and back
+        running[-1].is_prefill_chunk = True
+        running[-2].is_prefill_chunk = False
+        self.assertEqual(needs.look()[0], 43 + budget)
+        del running[41:]
+        running.append(types.SimpleNamespace(is_prefill_chunk=False))
+        self.assertEqual(needs.look()[0], 42)
         running.pop(0).is_prefill_chunk = True  # preempted: it comes back as the last
         running.append(types.SimpleNamespace(is_prefill_chunk=True))
         self.assertEqual(needs.look()[0], 42 + budget)
@@ -50,7 +59,8 @@ class Ahead(unittest.TestCase):
         scheduler.waiting = [types.SimpleNamespace(num_tokens=150) for _ in range(100)]
         needs = worlds.package.vllm_cache.Needs(scheduler)
         # 30 of them may come in, with 11 blocks each, 10 in this step and twice that prepared.
-        self.assertEqual(needs.look(), (10, 20, 330, 0))
+        # Who is not looked at may need more.
+        self.assertEqual(needs.look(), (10, 20, worlds.package.vllm_cache.UNKNOWN, 0))
 
     def test_who_does_not_come_in_although_there_seemed_room(self):
         scheduler, _ = self.needs(dict(block_size=16))
@@ -58,8 +68,10 @@ class Ahead(unittest.TestCase):
         needs = worlds.package.vllm_cache.Needs(scheduler)
         self.assertEqual(needs.look()[2], 4)
         self.assertEqual(needs.look()[2], worlds.package.vllm_cache.UNKNOWN)
-        scheduler.waiting.insert(0, types.SimpleNamespace(num_tokens=40))
-        self.assertEqual(needs.look()[2], 8)
+        scheduler.waiting.insert(0, types.SimpleNamespace(num_tokens=50))
+        self.assertEqual(needs.look()[2], worlds.package.vllm_cache.UNKNOWN, "the other waits still")
+        scheduler.waiting = [types.SimpleNamespace(num_tokens=60)]
+        self.assertEqual(needs.look()[2], 5)
 
     def needs(self, *specs, **other):
         groups = [types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(**s)) for s in specs]

@@ -118,6 +118,24 @@ class Order(unittest.TestCase):
         self.assertEqual(queue.num_free_blocks, 10)
 
 
+class Age(unittest.TestCase):
+    def test_a_stripe_is_as_old_as_its_last_block(self):
+        queue = make(stripes=3)
+        for stripe in range(3):
+            queue.add(10 * stripe, 10)
+        taken = queue.popleft_n(30)
+        for block in taken:
+            block.block_hash = block.block_id
+        queue.append_n(taken[:29])
+        queue.survey()
+        self.assertEqual(queue.by_age(), [0, 1], "one block of the last is live")
+        queue.append_n(taken[29:])
+        queue.remove(taken[3])  # used again, between two surveys
+        queue.append(taken[3])
+        queue.survey()
+        self.assertEqual(queue.by_age(), [1, 2, 0])
+
+
 class Condemned(unittest.TestCase):
     def setUp(self):
         self.queue = make()

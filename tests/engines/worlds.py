@@ -204,6 +204,7 @@ class Engine:
     @staticmethod
     def check_queue(queue, used):
         """What the queue knows of its stripes is what its blocks say. Returns the blocks held."""
+        seen = queue.empty, queue.empty_cached, queue.empty_cached_blocks
         queue.survey()
         held, empty, empty_cached = set(), set(), set()
         known = {block.block_id for block in queue.known_queue.get_all_free_blocks()}
@@ -227,6 +228,8 @@ class Engine:
         assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
         assert queue.fresh == sum(map(len, queue.loose))
         assert queue.aside_blocks == sum(map(len, queue.aside.values()))
+        # What it last saw is what it goes by.
+        queue.empty, queue.empty_cached, queue.empty_cached_blocks = seen
         return held
 
 
