@@ -2,49 +2,51 @@
 
 #include <dlfcn.h>
 #include <link.h>
+#include <unwind.h>
 
-#include <algorithm>
-#include <array>
 #include <cstring>
 #include <mutex>
-#include <span>
-
-#include "shim/log.hpp"
 
 namespace kvcached::classify {
 namespace {
 
-constexpr std::size_t kDeepest = 512;  // frames; beyond it the outermost callers are not seen
+constexpr int kDeepest = 512;  // frames; beyond it the outermost callers are not seen
 constexpr std::size_t kMostKnown = 4096;
 
-using Backtrace = int (*)(void**, int);
-
-Backtrace find_backtrace() noexcept {
-  void* library = dlopen("libunwind.so.8", RTLD_NOW | RTLD_LOCAL);
-  auto* found =
-      library == nullptr ? nullptr : reinterpret_cast<Backtrace>(dlsym(library, "unw_backtrace"));
-  if (found == nullptr) {
-    warn("KVCACHED_MATCH names a caller, which needs libunwind.so.8: {}; the rule is off",
-         library == nullptr ? "it cannot be loaded" : "it has no unw_backtrace");
-  }
-  return found;
-}
-
-Backtrace backtrace() noexcept {
-  static const Backtrace found = find_backtrace();
-  return found;
-}
-
-// How many libraries this process has unloaded: others may lie at their addresses now.
-std::uint64_t unloaded_libraries() noexcept {
+// How often this process has loaded or unloaded libraries: others may lie at known addresses now,
+// and libraries where code was that belonged to none.
+std::uint64_t changes_of_libraries() noexcept {
   std::uint64_t count = 0;
   dl_iterate_phdr(
       [](dl_phdr_info* info, std::size_t, void* out) {
-        *static_cast<std::uint64_t*>(out) = info->dlpi_subs;
+        *static_cast<std::uint64_t*>(out) = info->dlpi_adds + info->dlpi_subs;
         return 1;
       },
       &count);
   return count;
+}
+
+// Calls `found` with an address inside the calling instruction of each frame until it says true,
+// and says whether it did. A frame that nothing tells how to leave is the last.
+template <class Found>
+bool any_frame(Found found) noexcept {
+  struct Walk {
+    Found& found;
+    int left = kDeepest;
+    bool answer = false;
+  } walk{found};
+  _Unwind_Backtrace(
+      [](_Unwind_Context* frame, void* data) {
+        auto& at = *static_cast<Walk*>(data);
+        int next = 0;  // whether the address is that of an instruction that has not begun
+        const auto address = _Unwind_GetIPInfo(frame, &next);
+        if (address == 0) return _URC_END_OF_STACK;
+        // A call that never returns may be its function's last instruction.
+        at.answer = at.found(reinterpret_cast<const void*>(address - (next != 0 ? 0 : 1)));
+        return at.answer || --at.left == 0 ? _URC_END_OF_STACK : _URC_NO_REASON;
+      },
+      &walk);
+  return walk.answer;
 }
 
 const void* own_base() noexcept {
@@ -53,11 +55,9 @@ const void* own_base() noexcept {
   return info.dli_fbase;
 }
 
-bool function_fits(const MatchRule& rule, const void* return_address) noexcept {
+bool function_fits(const MatchRule& rule, const void* address) noexcept {
   Dl_info info{};
-  // A call that never returns may be its function's last instruction.
-  if (dladdr(static_cast<const char*>(return_address) - 1, &info) == 0 ||
-      info.dli_fname == nullptr || info.dli_fbase == own_base()) {
+  if (dladdr(address, &info) == 0 || info.dli_fname == nullptr || info.dli_fbase == own_base()) {
     return false;
   }
   const char* slash = std::strrchr(info.dli_fname, '/');
@@ -71,17 +71,17 @@ bool function_fits(const MatchRule& rule, const void* return_address) noexcept {
 
 }  // namespace
 
-bool Callers::fits(const MatchRule& rule, const void* return_address) noexcept {
+bool Callers::fits(const MatchRule& rule, const void* address) noexcept {
   {
     const std::shared_lock lock(mutex_);
-    const auto found = known_.find(return_address);
+    const auto found = known_.find(address);
     if (found != known_.end()) return found->second;
   }
-  const bool answer = function_fits(rule, return_address);
+  const bool answer = function_fits(rule, address);
   const std::unique_lock lock(mutex_);
   try {
     if (known_.size() >= kMostKnown) known_.clear();
-    known_.emplace(return_address, answer);
+    known_.emplace(address, answer);
   } catch (...) {
     return answer;  // no memory to remember it: looked up again next time
   }
@@ -89,21 +89,13 @@ bool Callers::fits(const MatchRule& rule, const void* return_address) noexcept {
 }
 
 bool Callers::on_stack(const MatchRule& rule) noexcept {
-  const Backtrace walk = backtrace();
-  if (walk == nullptr) {
-    return false;
-  }
-  const std::uint64_t unloaded = unloaded_libraries();
+  const std::uint64_t changes = changes_of_libraries();
   {
     const std::unique_lock lock(mutex_);
-    if (unloaded_ != unloaded) known_.clear();
-    unloaded_ = unloaded;
+    if (changes_ != changes) known_.clear();
+    changes_ = changes;
   }
-  std::array<void*, kDeepest> frames;  // NOLINT: the walk fills what is read
-  const int count = walk(frames.data(), static_cast<int>(frames.size()));
-  const std::span<void* const> seen(frames.data(), static_cast<std::size_t>(std::max(count, 0)));
-  return std::any_of(seen.begin(), seen.end(),
-                     [&](const void* address) { return fits(rule, address); });
+  return any_frame([&](const void* address) { return fits(rule, address); });
 }
 
 }  // namespace kvcached::classify

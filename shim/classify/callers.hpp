@@ -9,21 +9,22 @@
 
 namespace kvcached::classify {
 
-// Thread-safe. Takes libunwind.so.8 when first asked, for itself alone: one that all could see
-// would replace the program's own unwinder. Without it nobody is found, and the log says so once.
+// Thread-safe. Walks with the compiler's own unwinder, which is inside this library: it loads
+// nothing, and holds no descriptor that the program could close and reuse.
 class Callers {
  public:
   // Whether a function on the stack fits both patterns of the rule. This library's own do not
-  // count, nor does what was left by a tail call. Reads no file, never the program's data.
+  // count, nor does what was left by a tail call, nor what lies beyond code without unwind
+  // information. Reads no file.
   bool on_stack(const MatchRule& rule) noexcept;
 
  private:
-  bool fits(const MatchRule& rule, const void* return_address) noexcept;
+  bool fits(const MatchRule& rule, const void* address) noexcept;
 
-  // By return address, so that what repeats is looked up once. For one rule.
+  // By place of the call, so that what repeats is looked up once. For one rule.
   std::shared_mutex mutex_;
   std::unordered_map<const void*, bool> known_;
-  std::uint64_t unloaded_ = 0;  // libraries that were gone when `known_` was begun
+  std::uint64_t changes_ = 0;  // of the set of libraries when `known_` was begun
 };
 
 }  // namespace kvcached::classify

@@ -1,4 +1,4 @@
-// What fills, copies and writes by streams touch: exactly the bytes that they say.
+// What fills, copies and the words of streams touch: exactly the bytes that they say.
 #include "shim/driver/cuda_abi.hpp"
 #include "shim/hooks/touches.hpp"
 
@@ -129,10 +129,10 @@ void copy_batch(const Arguments& call, Touched& out) noexcept {
   }
 }
 
-void write32(const Arguments& call, Touched& out) noexcept {
+void word32(const Arguments& call, Touched& out) noexcept {
   out.range(call.at<driver::Address>(1), 4);
 }
-void write64(const Arguments& call, Touched& out) noexcept {
+void word64(const Arguments& call, Touched& out) noexcept {
   out.range(call.at<driver::Address>(1), 8);
 }
 

@@ -86,8 +86,8 @@ void copy_2d(const Arguments&, Touched&) noexcept;
 void copy_3d(const Arguments&, Touched&) noexcept;
 void copy_3d_peer(const Arguments&, Touched&) noexcept;
 void copy_batch(const Arguments&, Touched&) noexcept;
-void write32(const Arguments&, Touched&) noexcept;
-void write64(const Arguments&, Touched&) noexcept;
+void word32(const Arguments&, Touched&) noexcept;
+void word64(const Arguments&, Touched&) noexcept;
 void box(const CUDA_MEMCPY3D* copy, Touched& out) noexcept;
 
 // ---- touch_kernels.cpp

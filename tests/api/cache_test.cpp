@@ -204,6 +204,15 @@ TEST_F(Caches, FreeingAnAllocationEndsItsCache) {
   EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
 }
 
+TEST_F(Caches, AListThatNoMemoryCanHoldIsAFailureAndNoEnd) {
+  kvcached_cache* cache = make(1);
+  kvcached_range range{};
+  std::size_t count = SIZE_MAX;
+  EXPECT_EQ(kvcached_cache_acquire(cache, 1, 0, 0, &range, &count), KVCACHED_FAILED);
+  EXPECT_EQ(count, 0U);
+  EXPECT_EQ(kvcached_cache_destroy(cache), KVCACHED_OK);
+}
+
 TEST_F(Caches, BadGeometryIsRefused) {
   const CUdeviceptr p = elastic(64 * kMiB);
   kvcached_segment segment{p, kBlockBytes, kBlockBytes};

@@ -24,6 +24,8 @@ rows 0: 0 4 0
 box 0: 4 0 2
 batch 0: 2 2 4
 word 0: 0 2 0
+word_waited 0: 0 0 2
+long_word_waited 0: 2 0 0
 unknown 0: 8 8 8
 pointer 0: 0 8 0
 structure 0: 0 0 8

@@ -135,7 +135,8 @@ TEST(ProcAddress, TheTableHasWhatRuntimesCall) {
   for (const char* symbol :
        {"cuLaunchKernel_ptsz", "cuLaunchKernelEx", "cuLaunchCooperativeKernel", "cuGraphLaunch",
         "cuMemsetD8_v2_ptds", "cuMemsetD8Async", "cuMemcpyHtoDAsync_v2", "cuMemcpyAsync_ptsz",
-        "cuMemcpyBatchAsync_v2", "cuStreamWriteValue32_v2", "cuStreamBatchMemOp_v2"}) {
+        "cuMemcpyBatchAsync_v2", "cuStreamWriteValue32_v2", "cuStreamWaitValue64_v2",
+        "cuStreamBatchMemOp_v2"}) {
     EXPECT_TRUE(evidence_symbols().contains(symbol)) << symbol;
   }
 }

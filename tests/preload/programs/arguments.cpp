@@ -127,6 +127,11 @@ void copies() {
     cuStreamWriteValue32_v2(stream, b + 4 * kMiB, 1, 0);
     return 0;
   });
+  // Zero, as memory is that nothing was written to, is what these wait for.
+  step("word_waited",
+       [] { return cuStreamWaitValue32_v2(stream, c + 2 * kMiB, 0, CU_STREAM_WAIT_VALUE_EQ); });
+  step("long_word_waited",
+       [] { return cuStreamWaitValue64_v2(stream, a + 4 * kMiB, 0, CU_STREAM_WAIT_VALUE_EQ); });
   step("unknown", [] {
     cuMemBatchDecompressAsync(nullptr, 0, 0, nullptr, stream);
     return 0;

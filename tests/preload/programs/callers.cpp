@@ -58,6 +58,5 @@ int main(int count, char** arguments) {
     through("thread", by_itself);
   }).join();
   in_turn(count - 1, arguments + 1);
-  std::printf("unwinder %d\n", dlsym(RTLD_DEFAULT, "unw_backtrace") != nullptr);
   return 0;
 }
