@@ -8,6 +8,7 @@
 #include <mutex>
 #include <shared_mutex>
 #include <string>
+#include <thread>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -39,13 +40,6 @@ constexpr Duration kTrimPatience = std::chrono::seconds(5);
 std::mutex g_making;  // held by fork, so that a child finds it free
 std::atomic<Process*> g_process{nullptr};
 std::atomic<bool> g_passive{false};  // switched off, unusable, or the process exits
-
-void nap(Duration duration) noexcept {
-  const auto ns = duration.count();
-  const timespec ts = {static_cast<time_t>(ns / 1'000'000'000),
-                       static_cast<long>(ns % 1'000'000'000)};
-  nanosleep(&ts, nullptr);
-}
 
 }  // namespace
 
@@ -456,7 +450,7 @@ bool Process::make_room(driver::DeviceId device, Bytes size) noexcept {
   const Instant deadline = steady_clock().now() + kRoomPatience;
   driver::MemoryInfo now = before;
   while (now.free < size && steady_clock().now() < deadline) {
-    nap(milliseconds(1));
+    std::this_thread::sleep_for(milliseconds(1));
     if (state_.driver.memory_info(device, now) != driver::Status::ok) return false;
   }
   if (now.free >= size) return true;
