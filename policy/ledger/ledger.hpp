@@ -24,6 +24,8 @@ struct OpenRequest {
   GpuUuid gpu{};
   Pages pool;            // counts only for the member that creates the pool
   Pages gpu_total = {};  // all memory that the GPU has; 0: not known
+  // By the user, who answers for its owner; false: the default one, whose name anybody can guess.
+  bool named = true;
 };
 
 struct JoinRequest {
