@@ -66,7 +66,8 @@ class Ledger {
   virtual bool charge(Pages pages, Pages wish) noexcept = 0;
   bool charge(Pages pages) noexcept { return charge(pages, {}); }
   virtual void drop_claim() noexcept = 0;
-  // What the plan asks of the own tenant. Takes no lock.
+  // What the plan asks of the own tenant, and other processes of it of this one. Takes no lock on
+  // the file.
   virtual Duty duty() const noexcept = 0;
   // Rung when there is a new duty, or pages that a claim of this process may have. `rung` counts;
   // `wait` returns once it is no longer `seen`, is rung by wake(), or time is up.
