@@ -39,7 +39,7 @@ class FileLedger final : public Ledger {
   void wake() noexcept override;
   Pages pool() const noexcept override;
   TenantLimits limits() const noexcept override;
-  Pages reach() const noexcept override;
+  std::optional<Pages> reach() const noexcept override;
   Snapshot snapshot() const override;
   void abandon() noexcept override;
 

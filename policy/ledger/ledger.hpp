@@ -94,8 +94,9 @@ class Ledger {
   // Both as the pool holds them now: users change them while engines run.
   virtual Pages pool() const noexcept = 0;
   virtual TenantLimits limits() const noexcept = 0;  // of the own tenant
-  // The most that the own tenant can ever hold as things are set: see reach in grant.hpp.
-  virtual Pages reach() const noexcept = 0;
+  // The most that the own tenant can ever hold as things are set: see reach in grant.hpp. None:
+  // there is no pool that could say, which is not to be taken for nothing.
+  virtual std::optional<Pages> reach() const noexcept = 0;
   virtual Snapshot snapshot() const = 0;
 
   // In a forked child: forgets the pool without touching the parent's membership.

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "policy/ledger/bell.hpp"
@@ -17,6 +18,7 @@ namespace kvcached::ledger {
 namespace {
 
 constexpr int kJoinPatience = 1000;  // ms; an engine that starts can wait longer
+constexpr std::uint32_t kMostFitting = std::numeric_limits<std::uint32_t>::max() - 1;
 
 }  // namespace
 
@@ -144,7 +146,7 @@ void FileLedger::publish(const Figures& figures) noexcept {
     set(slot->least, figures.least.value);
     set(slot->plain, figures.plain.value);
     set(slot->plain_peak, figures.plain_peak.value);
-    set(slot->fitting, figures.fitting ? std::max(*figures.fitting + 1, 1U) : 0U);
+    set(slot->fitting, figures.fitting ? std::min(*figures.fitting, kMostFitting) + 1 : 0U);
   }
   count_figures(tenant(), told_, figures);
   told_ = figures;
@@ -200,10 +202,10 @@ TenantLimits FileLedger::limits() const noexcept {
 }
 
 // Without the lock on the file: a limit that changes meanwhile is seen by the next look.
-Pages FileLedger::reach() const noexcept {
-  if (abandoned_.load()) return {};
+std::optional<Pages> FileLedger::reach() const noexcept {
+  if (abandoned_.load()) return std::nullopt;
   const Hold hold(mutex_);
-  if (!here()) return {};
+  if (!here()) return std::nullopt;
   read_books(*file_.mapped(), size(), {}, books_);
   return kvcached::ledger::reach(books_, tenant_);
 }
