@@ -99,7 +99,7 @@ struct Pool {
   Pages size;
   Pages limbo;      // of all dead, tenants' or not
   Pages untold;     // charged by members that have no record
-  Pages shortfall;  // of size: the driver turned out not to have it
+  Pages shortfall;  // of size: not there, since plain memory or others took it
   // What `plan` decides for all.
   Level level = Level::rest;
   Pages open;  // spare and offered to nobody
@@ -195,13 +195,6 @@ constexpr bool may_reuse(const Tenant& tenant, Pages pages) {
 
 // What the tenant should release in this tick.
 Pages due(const Tenant& tenant, const Rules& rules) noexcept;
-
-// The driver refused to create `refused` pages that were free by the books (and are given back
-// already), and says that `seen_free` are. The pool shrinks to what there is.
-void driver_refused(Pool& pool, std::span<const Tenant> tenants, Pages refused,
-                    Pages seen_free) noexcept;
-// The driver has `seen_free` pages: the pool grows again as far as that covers it.
-void driver_has(Pool& pool, std::span<const Tenant> tenants, Pages seen_free) noexcept;
 
 // ---- the steps of a plan, each for its own tests ----
 

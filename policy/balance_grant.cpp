@@ -29,8 +29,8 @@ Pages spare_pages(const Pool& pool, std::span<const Tenant> tenants) noexcept {
 
 namespace {
 
-// After the driver had less than the pool was promised, floors may exceed what is free. They then
-// shrink in proportion: else each would be kept from the last pages for the others' sake.
+// Where the pool has a shortfall, floors may exceed what is free. They then shrink in proportion:
+// else each would be kept from the last pages for the others' sake.
 Pages spare_for(const Pool& pool, std::span<const Tenant> tenants, std::size_t tenant) {
   const Pages free = free_pages(pool, tenants);
   const Pages all = floors(tenants);
@@ -121,19 +121,6 @@ void give_back(Tenant& tenant, Pages pages) noexcept {
 Pages due(const Tenant& tenant, const Rules& rules) noexcept {
   const Pages most = std::max(rules.batch, tenant.stripe);
   return whole(std::min({tenant.plan.reclaim, at_hand(tenant), most}), tenant.stripe);
-}
-
-void driver_refused(Pool& pool, std::span<const Tenant> tenants, Pages refused,
-                    Pages seen_free) noexcept {
-  // At most what it says, and less than what it has just refused, whatever it says.
-  const Pages there = std::min(seen_free, refused.minus_clamped(Pages(1)));
-  pool.shortfall =
-      std::min(pool.size, pool.shortfall + free_pages(pool, tenants).minus_clamped(there));
-}
-
-void driver_has(Pool& pool, std::span<const Tenant> tenants, Pages seen_free) noexcept {
-  const Pages more = seen_free.minus_clamped(free_pages(pool, tenants));
-  pool.shortfall = pool.shortfall.minus_clamped(more);
 }
 
 }  // namespace kvcached::balance

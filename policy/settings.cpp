@@ -150,7 +150,10 @@ constexpr std::array kEntries{
     Entry{{"KVCACHED_DIR", "--dir", "DIRECTORY", "/dev/shm/kvcached-<uid>",
            "where the pool's account lies; engines that share a GPU must share it"},
           "not a directory; write an absolute path",
-          [](Settings& s, std::string_view v) { return set_directory(s.directory, v); }},
+          [](Settings& s, std::string_view v) {
+            s.directory_named = set_directory(s.directory, v);
+            return s.directory_named;
+          }},
     Entry{{"KVCACHED_LOG_FILE", "--log-file", "FILE", "standard error", "where the log goes"},
           "not a file; write a path",
           [](Settings& s, std::string_view v) { return set_file(s.log_file, v); }},

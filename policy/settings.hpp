@@ -53,6 +53,7 @@ struct Settings {
   std::optional<Bytes> warm;       // KVCACHED_WARM: most bytes kept backed without a live block
   Size prefix_cache{Bytes{}, 0.05, true};  // KVCACHED_PREFIX_CACHE; of the cache, adapters read it
   std::string directory;                   // KVCACHED_DIR
+  bool directory_named = false;            // false: the default one
   std::string log_file;                    // KVCACHED_LOG_FILE; empty: standard error
   LogLevel log = LogLevel::warning;        // KVCACHED_LOG
   bool adapters = true;                    // KVCACHED_ADAPTERS

@@ -255,12 +255,13 @@ bool Process::State::obey() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     const member::Outline outline = member::outline_of(registry, id);
+    const Instant now = steady_clock().now();
     const bool longer_or_shorter =
-        m->sequence().described() && m->sequence().look(m->ledger().reach(), registry, id);
+        m->sequence().described() &&
+        m->sequence().look(m->ledger().reach(), outline.caches, now, registry, id);
     if (outline != std::exchange(devices[i].outline, outline) || longer_or_shorter) publish(id, *m);
     waiting = waiting || outline.waiting;
     const ledger::Duty duty = m->ledger().duty();
-    const Instant now = steady_clock().now();
     if (duty.trim) {
       devices[i].trimmed_at = now;
       member::trim(registry, id);

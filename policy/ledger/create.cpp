@@ -22,6 +22,8 @@ constexpr int kMakingTries = 50;
 constexpr timespec kMakingSleep{0, 2'000'000};
 constexpr const char* kOneVersion = "; use one version of kvcached on a GPU";
 constexpr std::string_view kMend = "; remove it once no engine uses it";
+constexpr const char* kAnother =
+    "; set KVCACHED_DIR to a directory of your own or one that both may write";
 
 struct Answer {
   Refusal refusal = Refusal::ok;
@@ -42,14 +44,40 @@ Answer denied(int directory, const char* name, int error) {
   const bool known = ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ||
                      ::fstat(directory, &status) == 0;
   if ((error == EACCES || error == EPERM) && known && status.st_uid != ::geteuid()) {
-    return {Refusal::foreign, "belongs to " + user(status.st_uid) +
-                                  "; set KVCACHED_DIR to a directory of your own or one that"
-                                  " both may write"};
+    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
   }
   return {Refusal::unreachable, error_text(error) + "; set KVCACHED_DIR to a writable directory"};
 }
 
-PoolFile open_directory(const std::string& path, Answer& answer) {
+// The default's name can be guessed: whoever made it first could lead us to a file of its own.
+Answer check_default(int directory) {
+  struct stat status {};
+  if (::fstat(directory, &status) != 0) return {Refusal::unreachable, error_text(errno)};
+  if (!is_ours(status)) return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
+  if ((status.st_mode & S_IWOTH) == 0) return {};
+  return {Refusal::foreign, "may be written by every user; chmod o-w it or set KVCACHED_DIR"};
+}
+
+// Whoever may write the file decides what all its members do.
+Answer check_file(int directory, int file) {
+  struct stat status {};
+  struct stat folder {};
+  if (::fstat(file, &status) != 0 || ::fstat(directory, &folder) != 0) {
+    return {Refusal::unreachable, error_text(errno)};
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return {Refusal::damaged, "not a regular file" + std::string(kMend)};
+  }
+  const bool groups = is_shared(folder) && status.st_gid == folder.st_gid;
+  if (!is_ours(status) && !groups) {
+    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
+  }
+  if ((status.st_mode & S_IWOTH) == 0) return {};
+  return {Refusal::foreign, "may be written by every user" + std::string(kMend)};
+}
+
+PoolFile open_directory(const OpenRequest& request, Answer& answer) {
+  const std::string& path = request.directory;
   const bool created = ::mkdir(path.c_str(), 0700) == 0;
   if (!created && errno != EEXIST) {
     const int error = errno;
@@ -61,11 +89,13 @@ PoolFile open_directory(const std::string& path, Answer& answer) {
       return {};
     }
   }
-  PoolFile directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  PoolFile directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (directory.descriptor() < 0) {
     answer = denied(AT_FDCWD, path.c_str(), errno);
   } else if (created) {
     ::fchmodat(AT_FDCWD, path.c_str(), 0700, 0);  // a strict umask may have taken our own bits
+  } else if (!request.named) {
+    answer = check_default(directory.descriptor());
   }
   return directory;
 }
@@ -190,9 +220,6 @@ Answer settle_alone(PoolFile& file, const OpenRequest& request) {
 Answer settle(int directory, PoolFile& file, const OpenRequest& request) {
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return {Refusal::unreachable, error_text(errno)};
-  if (!S_ISREG(status.st_mode)) {
-    return {Refusal::damaged, "not a regular file" + std::string(kMend)};
-  }
   const bool alone = !file.locked_elsewhere(layout::kPresenceByte);
   if (status.st_size == 0 && alone) {
     Answer answer = allocate(directory, file.descriptor());
@@ -230,6 +257,7 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
   const std::string name = file_name(request.gpu);
   for (int i = 0; i < kOpenTries; ++i) {
     PoolFile file = open_file(directory, name, answer);
+    if (answer.refusal == Refusal::ok) answer = check_file(directory, file.descriptor());
     if (answer.refusal != Refusal::ok) return {};
     test_point("open.opened");
     if (!file.lock_within(layout::kMutexByte, LockKind::exclusive, kOpenPatience)) {
@@ -281,7 +309,7 @@ PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& co
   Answer answer;
   std::string path = request.directory;
   PoolFile file;
-  const PoolFile directory = open_directory(path, answer);
+  const PoolFile directory = open_directory(request, answer);
   const std::uint32_t other = other_version_in_use(directory.descriptor(), request.gpu);
   if (answer.refusal == Refusal::ok && other != 0) {
     answer = {Refusal::version, "a pool of layout version " + std::to_string(other) +

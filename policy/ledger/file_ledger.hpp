@@ -39,7 +39,7 @@ class FileLedger final : public Ledger {
   void wake() noexcept override;
   Pages pool() const noexcept override;
   TenantLimits limits() const noexcept override;
-  Pages reach() const noexcept override;
+  std::optional<Pages> reach() const noexcept override;
   Snapshot snapshot() const override;
   void abandon() noexcept override;
 
@@ -62,8 +62,9 @@ class FileLedger final : public Ledger {
   void plan() noexcept;
   void claim(Pages wish) noexcept;
 
-  Pages siblings_want() const noexcept;
+  Pages due_to_siblings() const noexcept;
   void ring_siblings() noexcept;
+  void ask_siblings() noexcept;
 
   void refused(Pages pages) noexcept;
   void end_refusal() noexcept;
@@ -83,6 +84,8 @@ class FileLedger final : public Ledger {
   std::uint32_t slot_ = kNoSlot;
   std::uint32_t tenant_ = 0;
   Pages limbo_;  // as last seen
+
+  Instant asked_at_{};  // siblings, last
 
   // For what is counted.
   Figures told_;

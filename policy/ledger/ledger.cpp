@@ -11,6 +11,11 @@
 #include "policy/ledger/test_points.hpp"
 
 namespace kvcached::ledger {
+namespace {
+
+constexpr Duration kAskAgain = std::chrono::milliseconds(100);
+
+}  // namespace
 
 // Waits once for a stopped holder, then only tries until it got the lock.
 bool FileLedger::lock(int patience) const noexcept {
@@ -79,6 +84,16 @@ void FileLedger::refused(Pages pages) noexcept {
   if (!below_min_at_) below_min_at_ = clock_.now();
 }
 
+// What each is asked for is a part of what is lacking at that time. It may be another, or not come,
+// so they are to look again.
+void FileLedger::ask_siblings() noexcept {
+  const Instant now = clock_.now();
+  if (refused_at_ && now - asked_at_ < kAskAgain) return;
+  if (!refused_at_) refused_at_ = now;
+  asked_at_ = now;
+  ring_siblings();
+}
+
 void FileLedger::end_refusal() noexcept {
   if (below_min_at_) count_below_min(tenant(), clock_.now() - *below_min_at_);
   below_min_at_.reset();
@@ -126,10 +141,7 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
     end_refusal();
   } else {
     refused(pages);
-    if (wish && !refused_at_) {
-      refused_at_ = clock_.now();
-      ring_siblings();
-    }
+    if (wish) ask_siblings();
   }
   return granted;
 }

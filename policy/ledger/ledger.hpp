@@ -24,6 +24,8 @@ struct OpenRequest {
   GpuUuid gpu{};
   Pages pool;            // counts only for the member that creates the pool
   Pages gpu_total = {};  // all memory that the GPU has; 0: not known
+  // By the user, who answers for its owner; false: the default one, whose name anybody can guess.
+  bool named = true;
 };
 
 struct JoinRequest {
@@ -64,7 +66,8 @@ class Ledger {
   virtual bool charge(Pages pages, Pages wish) noexcept = 0;
   bool charge(Pages pages) noexcept { return charge(pages, {}); }
   virtual void drop_claim() noexcept = 0;
-  // What the plan asks of the own tenant. Takes no lock.
+  // What the plan asks of the own tenant, and other processes of it of this one. Takes no lock on
+  // the file.
   virtual Duty duty() const noexcept = 0;
   // Rung when there is a new duty, or pages that a claim of this process may have. `rung` counts;
   // `wait` returns once it is no longer `seen`, is rung by wake(), or time is up.
@@ -91,8 +94,9 @@ class Ledger {
   // Both as the pool holds them now: users change them while engines run.
   virtual Pages pool() const noexcept = 0;
   virtual TenantLimits limits() const noexcept = 0;  // of the own tenant
-  // The most that the own tenant can ever hold as things are set: see reach in grant.hpp.
-  virtual Pages reach() const noexcept = 0;
+  // The most that the own tenant can ever hold as things are set: see reach in grant.hpp. None:
+  // there is no pool that could say, which is not to be taken for nothing.
+  virtual std::optional<Pages> reach() const noexcept = 0;
   virtual Snapshot snapshot() const = 0;
 
   // In a forked child: forgets the pool without touching the parent's membership.

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 #include <memory>
 
 #include "policy/ledger/bell.hpp"
@@ -9,6 +10,7 @@
 #include "policy/ledger/file_ledger.hpp"
 #include "policy/ledger/newcomer.hpp"
 #include "policy/ledger/reap.hpp"
+#include "policy/ledger/siblings.hpp"
 #include "policy/ledger/snapshot.hpp"
 #include "policy/ledger/test_points.hpp"
 
@@ -16,6 +18,7 @@ namespace kvcached::ledger {
 namespace {
 
 constexpr int kJoinPatience = 1000;  // ms; an engine that starts can wait longer
+constexpr std::uint32_t kMostFitting = std::numeric_limits<std::uint32_t>::max() - 1;
 
 }  // namespace
 
@@ -68,28 +71,6 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   return true;
 }
 
-// In a plan a tenant is one: what this process holds idle counts as kept for the claim of another
-// process of its tenant, so that it is for us to give it.
-Pages FileLedger::siblings_want() const noexcept {
-  const layout::File& file = *file_.mapped();
-  Pages sum;
-  // Who waits itself gives to those that have waited longer, or two would give in turns.
-  const layout::Slot& own = file.slots[slot_];
-  const bool waits = own.claim.load() != 0;
-  const std::uint32_t end = slots_end(file);
-  for (std::uint32_t k = 0; k < end; ++k) {
-    if (k == slot_ || tenant_of_living(file, k) != tenant_) continue;
-    const layout::Slot& slot = file.slots[k];
-    if (waits && slot.claim_since.load() >= own.claim_since.load()) continue;
-    const Pages claim = std::min(Pages(slot.claim.load()), most_);
-    const Pages used = std::min(Pages(slot.used.load()), most_);
-    const Pages fragmented = std::min(Pages(slot.fragmented.load()), most_);
-    const Pages ready = account_of(file, k, most_).charged.minus_clamped(used + fragmented);
-    sum += claim.minus_clamped(ready);
-  }
-  return sum;
-}
-
 void FileLedger::ring_siblings() noexcept {
   layout::File& file = *file_.mapped();
   const std::uint32_t end = slots_end(file);
@@ -98,13 +79,25 @@ void FileLedger::ring_siblings() noexcept {
   }
 }
 
+// The books take this process's own lock, so only who has somebody to give to reads them.
+Pages FileLedger::due_to_siblings() const noexcept {
+  const layout::File& file = *file_.mapped();
+  const Instant now = clock_.now();
+  const Place own{slot_, tenant_};
+  if (!sibling_waits(file, own, now)) return {};
+  const Hold hold(mutex_);
+  if (!here()) return {};
+  read_books(file, size(), {}, books_);
+  return std::min(ledger::due_to_siblings(file, books_, own, now), most_);
+}
+
 Duty FileLedger::duty() const noexcept {
   if (!here()) return {};
   const layout::Tenant& own = tenant();
   Duty duty;
   const std::uint32_t order = own.trim.load(std::memory_order_acquire);
   if (order != trimmed_.load()) duty.trim = order;
-  duty.reclaim = std::min(siblings_want(), most_);
+  duty.reclaim = due_to_siblings();
   if (!Planning::contested(*file_.mapped())) return duty;
   duty.reclaim = std::max(duty.reclaim, std::min(Pages(own.reclaim.load()), most_));
   duty.reuse = Pages(own.reuse.load());
@@ -153,7 +146,7 @@ void FileLedger::publish(const Figures& figures) noexcept {
     set(slot->least, figures.least.value);
     set(slot->plain, figures.plain.value);
     set(slot->plain_peak, figures.plain_peak.value);
-    set(slot->fitting, figures.fitting ? std::max(*figures.fitting + 1, 1U) : 0U);
+    set(slot->fitting, figures.fitting ? std::min(*figures.fitting, kMostFitting) + 1 : 0U);
   }
   count_figures(tenant(), told_, figures);
   told_ = figures;
@@ -209,10 +202,10 @@ TenantLimits FileLedger::limits() const noexcept {
 }
 
 // Without the lock on the file: a limit that changes meanwhile is seen by the next look.
-Pages FileLedger::reach() const noexcept {
-  if (abandoned_.load()) return {};
+std::optional<Pages> FileLedger::reach() const noexcept {
+  if (abandoned_.load()) return std::nullopt;
   const Hold hold(mutex_);
-  if (!here()) return {};
+  if (!here()) return std::nullopt;
   read_books(*file_.mapped(), size(), {}, books_);
   return kvcached::ledger::reach(books_, tenant_);
 }

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -16,9 +17,18 @@ constexpr std::uint32_t kNewest = layout::kVersion + 16;
 
 }  // namespace
 
+bool is_ours(const struct stat& status) noexcept {
+  return status.st_uid == ::geteuid() || status.st_uid == 0;
+}
+
+bool is_shared(const struct stat& directory) noexcept {
+  constexpr mode_t kGroups = S_ISGID | S_IRWXG;
+  return (directory.st_mode & kGroups) == kGroups && (directory.st_mode & S_IWOTH) == 0;
+}
+
 void share_with_group(int directory, int file) noexcept {
   struct stat folder {};
-  const bool shared = ::fstat(directory, &folder) == 0 && (folder.st_mode & 0070U) == 0070U &&
+  const bool shared = ::fstat(directory, &folder) == 0 && is_shared(folder) &&
                       ::fchown(file, static_cast<uid_t>(-1), folder.st_gid) == 0;
   ::fchmod(file, shared ? 0660 : 0600);
 }

@@ -2,6 +2,7 @@
 // layouts.
 #pragma once
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -10,8 +11,15 @@
 
 namespace kvcached::ledger {
 
-// Gives a new file to those who share its directory: to the directory's group where that may write
-// there, else to its owner alone. Whatever the umask, which is the engine's.
+// Of this user, or of root, who could do anything anyway.
+bool is_ours(const struct stat& status) noexcept;
+
+// Whether a directory was made for a group: setgid, open to it and not to all. By permission bits
+// alone; whether its owner is to be trusted is for whoever named it.
+bool is_shared(const struct stat& directory) noexcept;
+
+// Gives a new file to those who share its directory: to the directory's group where it was made for
+// that, else to its owner alone. Whatever the umask, which is the engine's.
 void share_with_group(int directory, int file) noexcept;
 
 // Whether the file is one that its maker has not given its space and its mode yet.

@@ -33,6 +33,10 @@ bool Planning::contested(const layout::File& file) noexcept {
   return file.header.contested.load() != 0;
 }
 
+bool Planning::silent(const layout::Slot& slot, Instant now) noexcept {
+  return now - instant(slot.heartbeat, now) > kSilence;
+}
+
 balance::Tenant* Planning::find(std::uint32_t tenant) noexcept {
   return place_[tenant] == 0 ? nullptr : &records_[place_[tenant] - 1U];
 }
@@ -85,7 +89,7 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
     if (record == nullptr) continue;
     const Pages charged = account.charged;
     const Pages stripe = pages(slot.stripe, most);
-    const bool silent = now - instant(slot.heartbeat, now) > kSilence;
+    const bool silent = Planning::silent(slot, now);
     // What a member cannot or does not give back is in use.
     const Pages used =
         stripe && !silent ? pages(slot.used, charged) + pages(slot.fragmented, charged) : charged;

@@ -1,5 +1,5 @@
 // Between the pool's file and the balancing policy: the file's slots as the policy's records, and
-// its decisions back into the file. All calls need the mutex on the file.
+// its decisions back into the file. All calls need the mutex on the file, but for the static ones.
 #pragma once
 
 #include <array>
@@ -18,6 +18,8 @@ class Planning {
   // Whether grants have to follow a plan: somebody waited when the last one was made, or something
   // had to come back.
   static bool contested(const layout::File& file) noexcept;
+  // Whether a member has not been heard of for so long that it is no use to wait for it.
+  static bool silent(const layout::Slot& slot, Instant now) noexcept;
 
   // Reads the tenants with living members, and plans.
   void plan(const layout::File& file, const Books& books, Instant now) noexcept;

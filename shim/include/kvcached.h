@@ -91,7 +91,8 @@ typedef struct kvcached_model_info {
 } kvcached_model_info;
 
 /* Registers the shape of this process's model on the current device. `info` may be NULL. A second
- * call replaces the first. */
+ * call replaces the first. Waits for a call of kvcached_model_on_max_seq_len()'s function that is
+ * under way, so it is not for that function itself. */
 KVCACHED_API int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info);
 
 /* Degrading: where this tenant's maximum, the pool, or what others are guaranteed leave less than
@@ -100,14 +101,18 @@ KVCACHED_API int kvcached_model_register(const kvcached_model* model, kvcached_m
  *
  * Tokens of the longest request of the registered model, on the current device, that fits now:
  * whole blocks, at most its max_seq_len, and 0 where not one block fits or no model is registered.
- * What others merely use does not count: it comes back. Never waits, makes no driver call. */
+ * What others merely use does not count: it comes back. Asks the driver for the current device and
+ * looks at every cache, so it is not for every step; it waits for other threads of this process
+ * that use the pool's account or a cache, for some 50 ms where a process that holds the account's
+ * lock is stopped. Without a pool that can be read, the last number. */
 KVCACHED_API uint32_t kvcached_model_max_seq_len(void);
 
 /* Calls `function(max_seq_len, user)` on the library's thread each time that number changes, down
  * or up, within about a second; first if it is not the model's full length by then. The caller
  * refuses new requests that are longer; those that run may finish. The function must not wait, and
- * neither register models nor create or destroy caches. NULL: no more calls; when it returns, none
- * is under way (so it is not for the function itself). Replaces the function before. */
+ * neither register a model or a listener (this call), nor create or destroy caches. NULL: no more
+ * calls; when it returns, none is under way (so it is not for the function itself). Replaces the
+ * function before. */
 typedef void (*kvcached_max_seq_len_function)(uint32_t max_seq_len, void* user);
 KVCACHED_API int kvcached_model_on_max_seq_len(kvcached_max_seq_len_function function, void* user);
 
@@ -203,8 +208,8 @@ KVCACHED_API int kvcached_cache_evicted(kvcached_cache* cache, uint64_t blocks);
  * waits, makes no driver call. */
 KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 
-/* Where kvcached_cache_pressure() stands, to be read (atomically) by a caller to whom a call is dear.
- * The library's until the cache is destroyed; NULL: there is no such cache. */
+/* Where kvcached_cache_pressure() stands, to be read (atomically) by a caller to whom a call is
+ * dear. The library's until the cache is destroyed; NULL: there is no such cache. */
 KVCACHED_API const uint64_t* kvcached_cache_pressure_word(kvcached_cache* cache);
 
 /* Calls `function(cache, blocks, user)` on the library's thread each time kvcached_cache_pressure()

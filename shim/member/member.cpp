@@ -59,7 +59,8 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
                                      Bytes gpu_total, const Clock& clock) noexcept {
   try {
     const Pages pool = pages_down(settings.pool.of(gpu_total));
-    ledger::OpenRequest request{settings.directory, gpu, pool, pages_down(gpu_total)};
+    ledger::OpenRequest request{settings.directory, gpu, pool, pages_down(gpu_total),
+                                settings.directory_named};
     ledger::Refusal refusal{};
     std::string complaint;
     std::unique_ptr<ledger::Ledger> ledger =

@@ -247,7 +247,7 @@ void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) 
       break;
     }
     case 16:
-      driver_has(m.pool, m.tenants, m.gpu - m.created);
+      m.recover();
       break;
     case 17:
       m.now += milliseconds(100) * much;
@@ -288,7 +288,7 @@ void close(PoolModel& m, bool greedy) {
   for (Tenant& t : m.tenants) t.stopped = false;
   m.gpu = Pages(PoolModel::kPages);
   m.settle(m.pool.limbo);
-  driver_has(m.pool, m.tenants, m.gpu - m.created);
+  m.recover();
   m.plan();
   // Who cannot tell what is idle gives nothing back and asks for nothing more.
   std::vector<bool> waits(m.tenants.size());

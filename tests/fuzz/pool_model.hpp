@@ -179,8 +179,16 @@ class PoolModel {
     const Pages booked = t.charged;
     give_back(t, got);
     require(t.charged + got == booked);  // I10
-    driver_refused(pool, tenants, got, gpu - created);
+    // The pool shrinks to what there is.
+    const Pages over = free_pages(pool, tenants).minus_clamped(gpu - created);
+    pool.shortfall = std::min(pool.size, pool.shortfall + over);
     require(free_pages(pool, tenants) < got);
+  }
+
+  // The pool grows again as far as the driver has pages to cover it.
+  void recover() {
+    const Pages more = (gpu - created).minus_clamped(free_pages(pool, tenants));
+    pool.shortfall = pool.shortfall.minus_clamped(more);
   }
 
   void finish(std::size_t i, std::size_t request) {

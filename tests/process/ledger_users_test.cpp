@@ -135,12 +135,73 @@ TEST_F(LedgerUsersTest, OnlyOwnerAndGroupChangeAPool) {
   }
 }
 
-TEST_F(LedgerUsersTest, ADirectoryOfOnesOwnStaysPrivate) {
-  ASSERT_EQ(::chmod(path_.c_str(), 02750), 0);
-  const auto root = open();
-  struct stat status {};
-  ASSERT_EQ(::stat(file().c_str(), &status), 0);
-  EXPECT_EQ(status.st_mode & 07777, 0600U);
+// Anybody could have made a directory that all may write, with whatever group it likes.
+TEST_F(LedgerUsersTest, OnlyADirectoryMadeForAGroupIsShared) {
+  for (const mode_t mode : {02750U, 0770U, 02777U, 03777U}) {
+    ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
+    const auto root = open();
+    struct stat status {};
+    ASSERT_EQ(::stat(file().c_str(), &status), 0);
+    EXPECT_EQ(status.st_mode & 07777, 0600U) << std::oct << mode;
+    ASSERT_EQ(::unlink(file().c_str()), 0);
+  }
+}
+
+TEST_F(LedgerUsersTest, AnotherUsersFileIsNotUsed) {
+  const std::string mend = "; set KVCACHED_DIR";
+  for (const mode_t mode : {0770U, 02777U, 0700U}) {
+    open().reset();
+    ASSERT_EQ(::chown(file().c_str(), kStranger, kGroup), 0);
+    ASSERT_EQ(::chmod(file().c_str(), 0660), 0);
+    ASSERT_EQ(::chmod(path_.c_str(), mode), 0);
+    EXPECT_EQ(refused(), Refusal::foreign) << std::oct << mode;
+    EXPECT_THAT(complaint_, testing::HasSubstr("belongs to user 54003" + mend));
+    ASSERT_EQ(::chmod(path_.c_str(), 02770), 0);
+    EXPECT_NE(open(), nullptr) << "the group's";
+    ASSERT_EQ(::chown(file().c_str(), kStranger, kOtherGroup), 0);
+    EXPECT_EQ(refused(), Refusal::foreign);
+    ASSERT_EQ(::unlink(file().c_str()), 0);
+  }
+}
+
+TEST_F(LedgerUsersTest, AFileThatAllMayWriteIsNotUsed) {
+  open().reset();
+  ASSERT_EQ(::chmod(file().c_str(), 0666), 0);
+  EXPECT_EQ(refused(), Refusal::foreign);
+  EXPECT_THAT(complaint_, testing::HasSubstr("may be written by every user; remove it"));
+  ASSERT_EQ(::chmod(file().c_str(), 0664), 0);
+  EXPECT_NE(open(), nullptr);
+}
+
+// Its name can be guessed.
+TEST_F(LedgerUsersTest, ADefaultDirectoryOfAnotherIsRefused) {
+  OpenRequest standard = request(100);
+  standard.named = false;
+  const auto answer = [&] {
+    return Ledger::open(standard, clock_, refusal_, complaint_) ? "in" : complaint_;
+  };
+  EXPECT_EQ(answer(), "in");
+  ASSERT_EQ(::chown(path_.c_str(), kStranger, kGroup), 0);
+  ASSERT_EQ(::chmod(path_.c_str(), 02770), 0);
+  EXPECT_THAT(answer(), testing::StartsWith("pool " + path_ + ": belongs to user 54003; set"));
+  EXPECT_EQ(refusal_, Refusal::foreign);
+  EXPECT_NE(open(), nullptr) << "the user has named it";
+  ASSERT_EQ(::chown(path_.c_str(), 0, kGroup), 0);
+  ASSERT_EQ(::chmod(path_.c_str(), 01777), 0);
+  EXPECT_THAT(answer(), testing::StartsWith("pool " + path_ + ": may be written by every user;"));
+  EXPECT_EQ(refusal_, Refusal::foreign);
+  // Root could do anything anyway.
+  ASSERT_EQ(::chmod(path_.c_str(), 02770), 0);
+  ASSERT_EQ(::unlink(file().c_str()), 0);
+  EXPECT_EQ(stranger(answer, kGroup), "in");
+}
+
+TEST_F(LedgerUsersTest, ALinkIsNoDirectory) {
+  const std::string target = path_;
+  path_ = root_ + "/link";
+  ASSERT_EQ(::symlink(target.c_str(), path_.c_str()), 0);
+  EXPECT_EQ(refused(), Refusal::unreachable);
+  EXPECT_FALSE(std::filesystem::exists(target + "/" + file_name(gpu_)));
 }
 
 }  // namespace

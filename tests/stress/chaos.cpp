@@ -81,7 +81,8 @@ class Chaos {
     }
   }
 
-  // What holds at every moment: nobody above its maximum, and what is free covers all minimums.
+  // What holds at every moment: nobody above its maximum, and what is free covers all minimums,
+  // but for what of the pool is not there.
   // Somebody who dies or is stopped at it may leave a moment's books half done.
   void check_books() {
     std::vector<std::string> complaints;
@@ -102,9 +103,13 @@ class Chaos {
           [&](const auto& member) { return member.alive && member.tenant == tenant.name; });
       if (lives && tenant.min_admitted) floors += tenant.limits.min.minus_clamped(tenant.charged);
     }
-    if (books.charged + books.limbo + books.free != books.pool) return "the books do not add up";
-    if (books.free >= floors) return {};
-    return std::to_string(books.free.value) + " pages are free, but " +
+    // Plain memory may have taken what members hold, and what minimums were promised from.
+    const Pages taken = books.charged + books.limbo;
+    const Pages there = std::max(books.pool - books.shortfall, std::min(taken, books.pool));
+    if (taken + books.free != there) return "the books do not add up";
+    if (books.free + books.shortfall >= floors) return {};
+    return std::to_string(books.free.value) + " pages are free and " +
+           std::to_string(books.shortfall.value) + " not there, but " +
            std::to_string(floors.value) + " are promised";
   }
 
@@ -149,14 +154,20 @@ class Chaos {
 
   static std::string sums(const json& pool) {
     std::string out;
-    for (const char* what : {"pool_bytes", "charged_bytes", "limbo_bytes", "free_bytes"})
+    for (const char* what :
+         {"pool_bytes", "charged_bytes", "limbo_bytes", "free_bytes", "shortfall_bytes"})
       out += std::string(out.empty() ? "" : ", ") + what + " " + pool.at(what).dump();
     return out;
   }
 
+  static std::uint64_t amount(const json& pool, const char* what) {
+    return pool.at(what).get<std::uint64_t>();
+  }
+
   static bool is_free(const json& pool) {
     return pool.at("charged_bytes") == 0 && pool.at("limbo_bytes") == 0 &&
-           pool.at("free_bytes") == pool.at("pool_bytes");
+           amount(pool, "free_bytes") + amount(pool, "shortfall_bytes") ==
+               amount(pool, "pool_bytes");
   }
 
   const Options options_;

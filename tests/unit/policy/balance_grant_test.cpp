@@ -244,27 +244,8 @@ TEST(BalancePromiseTest, WhatTheOthersLeave) {
   EXPECT_FALSE(may_promise(rig.pool, rig.tenants, 1, Pages(701)));
 }
 
-TEST(BalanceDriverTest, ARefusalShrinksThePoolToWhatThereIs) {
-  Rig rig(1000);
-  rig.add(400, 400);
-  driver_refused(rig.pool, rig.tenants, Pages(20), Pages(8));
-  EXPECT_EQ(rig.pool.shortfall, Pages(592));
-  EXPECT_EQ(free_pages(rig.pool, rig.tenants), Pages(8));
-  driver_has(rig.pool, rig.tenants, Pages(508));
-  EXPECT_EQ(free_pages(rig.pool, rig.tenants), Pages(508));
-  driver_has(rig.pool, rig.tenants, Pages(9999));
-  EXPECT_EQ(rig.pool.shortfall, Pages(0));
-}
-
-TEST(BalanceDriverTest, ARefusalCountsMoreThanWhatTheDriverSays) {
-  Rig rig(1000);
-  rig.add(400, 400);
-  driver_refused(rig.pool, rig.tenants, Pages(20), Pages(600));
-  EXPECT_EQ(free_pages(rig.pool, rig.tenants), Pages(19));
-}
-
 // Each would be kept from the last pages for the other's sake.
-TEST(BalanceDriverTest, FloorsThatAreNotCoveredShrinkInProportion) {
+TEST(BalanceShortfallTest, FloorsThatAreNotCoveredShrinkInProportion) {
   Rig rig(1000);
   rig.add(0, 0, 400);
   rig.add(0, 0, 600);

@@ -70,13 +70,87 @@ TEST_F(ContestTest, ProcessesOfOneTenantGiveToEachOther) {
   EXPECT_NE(a->rung(), rung) << "nobody told it";
   EXPECT_EQ(other->duty().reclaim, Pages()) << "the tenant may have no more";
   a->uncharge(Pages(30));
+  EXPECT_EQ(a->duty().reclaim, Pages()) << "they are free";
   EXPECT_TRUE(b->charge(Pages(10), Pages(30)));
-  EXPECT_EQ(a->duty().reclaim, Pages(20)) << "ten are there already";
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  ASSERT_TRUE(other->charge(Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages(10)) << "ten are there already, and ten are free";
+  a->uncharge(Pages(10));
   EXPECT_TRUE(b->charge(Pages(20), Pages(30)));
   EXPECT_EQ(a->duty().reclaim, Pages());
   b->drop_claim();
   use(*b, 30);
   EXPECT_EQ(a->duty().reclaim, Pages());
+}
+
+TEST_F(ContestTest, AStoppedSiblingIsNotGivenTo) {
+  const auto a = member("same");
+  const auto b = member("same");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  ASSERT_EQ(a->duty().reclaim, Pages(30));
+  clock_.advance(std::chrono::seconds(4));
+  EXPECT_EQ(a->duty().reclaim, Pages()) << "it does not even take what is there";
+  use(*b, 0);
+  EXPECT_EQ(a->duty().reclaim, Pages(30)) << "it goes on";
+}
+
+TEST_F(ContestTest, WhatIsFreeSiblingsNeedNotGive) {
+  const auto a = member("same", 0, 90);
+  const auto b = member("same", 0, 90);
+  const auto other = member("other", 5);
+  ASSERT_TRUE(a->charge(Pages(80)));
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(30), Pages(30)));
+  EXPECT_EQ(a->duty().reclaim, Pages(20)) << "not all that is free: of that, it may have ten";
+  ASSERT_TRUE(other->charge(Pages(15)));
+  EXPECT_EQ(a->duty().reclaim, Pages(25)) << "five are left";
+}
+
+TEST_F(ContestTest, SiblingsGiveTogetherWhatOneLacks) {
+  const auto a = member("same");
+  const auto b = member("same");
+  const auto c = member("same");
+  const auto waiter = member("same");
+  ASSERT_TRUE(a->charge(Pages(50)));
+  ASSERT_TRUE(b->charge(Pages(30)));
+  ASSERT_TRUE(c->charge(Pages(20)));
+  use(*a, 20);
+  use(*b, 15);
+  use(*c, 20);
+  EXPECT_FALSE(waiter->charge(Pages(10), Pages(15)));
+  EXPECT_EQ(a->duty().reclaim, Pages(10));
+  EXPECT_EQ(b->duty().reclaim, Pages(5));
+  EXPECT_EQ(c->duty().reclaim, Pages()) << "it has nothing idle";
+  // Beyond what is idle, each lets go of what it can do without.
+  EXPECT_FALSE(waiter->charge(Pages(10), Pages(55)));
+  EXPECT_EQ(a->duty().reclaim, Pages(34));
+  EXPECT_EQ(b->duty().reclaim, Pages(19));
+  EXPECT_EQ(c->duty().reclaim, Pages(4));
+}
+
+TEST_F(ContestTest, SiblingsAreToldAgainWhileOneWaits) {
+  const auto a = member("same");
+  const auto b = member("same");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  const std::uint32_t told = a->rung();
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_EQ(a->rung(), told) << "it knows";
+  clock_.advance(std::chrono::milliseconds(100));
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  EXPECT_NE(a->rung(), told);
+}
+
+TEST_F(ContestTest, SiblingsGiveNoMoreThanTheirTenantMayHave) {
+  const auto a = member("same", 0, 60);
+  const auto b = member("same", 0, 60);
+  ASSERT_TRUE(a->charge(Pages(60)));
+  use(*a, 0);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(90)));
+  EXPECT_EQ(a->duty().reclaim, Pages(60));
 }
 
 TEST_F(ContestTest, TwoThatWaitDoNotGiveInTurns) {

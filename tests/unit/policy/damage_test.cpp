@@ -197,7 +197,9 @@ TEST_F(DamageTest, OtherBootWithMembersIsAnotherMachine) {
 TEST_F(DamageTest, FileThatShrinksInUseEndsTheMembershipNotTheProcess) {
   const auto a = member("a");
   ASSERT_TRUE(a->charge(Pages(10)));
+  EXPECT_EQ(a->reach(), Pages(100));
   ASSERT_EQ(::truncate(file().c_str(), 4096), 0);
+  EXPECT_EQ(a->reach(), std::nullopt) << "not nothing";
   EXPECT_FALSE(a->charge(Pages(1)));
   a->uncharge(Pages(1));
   a->publish({});

@@ -216,6 +216,7 @@ TEST(SettingsTest, Defaults) {
   const std::string user = "/kvcached-" + std::to_string(::geteuid());
   const bool shared_memory = ::access("/dev/shm", W_OK | X_OK) == 0;
   EXPECT_EQ(settings.directory, (shared_memory ? "/dev/shm" : "/tmp") + user);
+  EXPECT_FALSE(settings.directory_named);
 }
 
 TEST(SettingsTest, AllSet) {
@@ -249,6 +250,7 @@ TEST(SettingsTest, AllSet) {
   EXPECT_EQ(settings.warm, Bytes(512ULL << 20));
   EXPECT_EQ(settings.prefix_cache.of(Bytes(1000)), Bytes(100));
   EXPECT_EQ(settings.directory, "/run/pool");
+  EXPECT_TRUE(settings.directory_named);
   EXPECT_EQ(settings.log_file, "log.txt");
   EXPECT_EQ(settings.log, LogLevel::debug);
   EXPECT_FALSE(settings.adapters);
@@ -303,6 +305,7 @@ TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
     EXPECT_EQ(kept.warm, standard.warm);
     EXPECT_EQ(kept.prefix_cache.share, standard.prefix_cache.share);
     EXPECT_EQ(kept.directory, standard.directory);
+    EXPECT_EQ(kept.directory_named, standard.directory_named);
     EXPECT_EQ(kept.log_file, standard.log_file);
     EXPECT_EQ(kept.log, standard.log);
     EXPECT_EQ(kept.adapters, standard.adapters);

@@ -271,5 +271,23 @@ TEST_F(SnapshotTest, ReadingChangesNothing) {
   EXPECT_EQ(content(), before);
 }
 
+// In the file there is a word for "not told", which is not to be mistaken for a length.
+TEST_F(SnapshotTest, LengthsThatFitAreToldToTheLast) {
+  const auto a = member("a");
+  Figures figures;
+  const auto told = [&] {
+    a->publish(figures);
+    return a->snapshot().members.at(0).figures.fitting;
+  };
+  EXPECT_EQ(told(), std::nullopt);
+  constexpr std::uint32_t kMost = std::numeric_limits<std::uint32_t>::max();
+  for (const std::uint32_t tokens : {0U, 16U, kMost - 1}) {
+    figures.fitting = tokens;
+    EXPECT_EQ(told(), tokens);
+  }
+  figures.fitting = kMost;
+  EXPECT_EQ(told(), kMost - 1);
+}
+
 }  // namespace
 }  // namespace kvcached::ledger
