@@ -89,7 +89,9 @@ PoolFile open_directory(const OpenRequest& request, Answer& answer) {
       return {};
     }
   }
-  PoolFile directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  // A default name can be guessed, and a link laid there; where the user's own leads is the user's.
+  const int follow = request.named ? 0 : O_NOFOLLOW;
+  PoolFile directory(::open(path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC | follow));
   if (directory.descriptor() < 0) {
     answer = denied(AT_FDCWD, path.c_str(), errno);
   } else if (created) {

@@ -196,12 +196,16 @@ TEST_F(LedgerUsersTest, ADefaultDirectoryOfAnotherIsRefused) {
   EXPECT_EQ(stranger(answer, kGroup), "in");
 }
 
-TEST_F(LedgerUsersTest, ALinkIsNoDirectory) {
+TEST_F(LedgerUsersTest, ALinkIsNoDefaultDirectory) {
   const std::string target = path_;
   path_ = root_ + "/link";
   ASSERT_EQ(::symlink(target.c_str(), path_.c_str()), 0);
-  EXPECT_EQ(refused(), Refusal::unreachable);
+  OpenRequest standard = request(100);
+  standard.named = false;
+  EXPECT_EQ(Ledger::open(standard, clock_, refusal_, complaint_), nullptr);
+  EXPECT_EQ(refusal_, Refusal::unreachable);
   EXPECT_FALSE(std::filesystem::exists(target + "/" + file_name(gpu_)));
+  EXPECT_NE(open(), nullptr) << "the user has named it";
 }
 
 }  // namespace
