@@ -5,6 +5,7 @@
 #include <new>
 #include <span>
 #include <thread>
+#include <type_traits>
 #include <vector>
 
 #include "shim/cache/cache.hpp"
@@ -115,6 +116,15 @@ int with_cache(const kvcached_cache* handle, F f) noexcept {
   } catch (...) {
     return KVCACHED_FAILED;
   }
+}
+
+// What `f` says of the cache that a handle stands for; nothing where there is none.
+template <class F>
+std::invoke_result_t<F, const cache::Cache&> ask_cache(const kvcached_cache* handle, F f) noexcept {
+  Process* const process = Process::get();
+  const auto cache = process != nullptr ? process->recall(handle) : nullptr;
+  if (!cache) return {};
+  return f(*cache);
 }
 
 }  // namespace
@@ -388,17 +398,11 @@ int kvcached_cache_evicted(kvcached_cache* handle, uint64_t blocks) {
 }
 
 uint64_t kvcached_cache_pressure(kvcached_cache* handle) {
-  Process* const process = Process::get();
-  if (process == nullptr) return 0;
-  const auto cache = process->recall(handle);
-  return cache ? cache->pressure() : 0;
+  return ask_cache(handle, [](const cache::Cache& cache) { return cache.pressure(); });
 }
 
 const uint64_t* kvcached_cache_pressure_word(kvcached_cache* handle) {
-  Process* const process = Process::get();
-  if (process == nullptr) return nullptr;
-  const auto cache = process->recall(handle);
-  return cache ? cache->pressure_word() : nullptr;
+  return ask_cache(handle, [](const cache::Cache& cache) { return cache.pressure_word(); });
 }
 
 int kvcached_cache_on_reclaim(kvcached_cache* handle, kvcached_reclaim_function function,
@@ -419,10 +423,7 @@ int kvcached_cache_wait_pressure(kvcached_cache* handle, int64_t wait_ms) {
 }
 
 uint64_t kvcached_cache_available(kvcached_cache* handle) {
-  Process* const process = Process::get();
-  if (process == nullptr) return 0;
-  const auto cache = process->recall(handle);
-  return cache ? cache->available() : 0;
+  return ask_cache(handle, [](const cache::Cache& cache) { return cache.available(); });
 }
 
 int kvcached_cache_describe(kvcached_cache* handle, kvcached_cache_info* info) {

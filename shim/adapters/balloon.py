@@ -288,8 +288,9 @@ class Balloon:
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
         the engine queues or preempts by its own means. One longest request always fits."""
         if pressure <= 0:
-            self.queue.pardon()
-            self.queue.survey()
+            if self.queue.aside:
+                self.queue.pardon()
+                self.queue.survey()
             return
         spare = self.total - self.withheld - self.least
         self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)

@@ -243,14 +243,14 @@ class StripedQueue:
         shares = []
         for stripe, held in enumerate(self.held):
             if held and stripe not in self.aside:
-                live = held - len(self.loose[stripe]) - len(self.cached_in(stripe, held))
+                cached = self.cached_in(stripe, held)
+                live = held - len(self.loose[stripe]) - len(cached)
                 if live:
-                    shares.append((live / held, stripe))
-        for _, stripe in sorted(shares)[:most]:
+                    shares.append((live / held, stripe, cached))
+        for _, stripe, cached in sorted(shares)[:most]:
             if have >= blocks:
                 break
             have += self.held[stripe]
-            cached = self.cached_in(stripe, self.held[stripe])
             for block in cached:
                 self.known_queue.remove(block)
             free = self.loose[stripe] + cached

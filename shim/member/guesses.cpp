@@ -1,6 +1,7 @@
 #include "shim/member/guesses.hpp"
 
 #include <algorithm>
+#include <functional>
 #include <thread>
 
 #include "shim/log.hpp"
@@ -36,8 +37,7 @@ void Guesses::drop(const Guess& guess) noexcept {
 
 void Guesses::settle(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
   const std::lock_guard lock(mutex_);
-  const auto found = std::find_if(guesses_.begin(), guesses_.end(),
-                                  [&](const Guess& g) { return g.buffer == buffer; });
+  const auto found = find(buffer);
   if (found == guesses_.end()) return;
   drop(*found);
   guesses_.erase(found);
@@ -51,17 +51,26 @@ Pages Guesses::kept(const Member& member) noexcept {
   return sum;
 }
 
+std::vector<Guesses::Guess>::iterator Guesses::find(
+    const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  return std::find_if(guesses_.begin(), guesses_.end(),
+                      [&](const Guess& guess) { return guess.buffer == buffer; });
+}
+
+template <class F>
+cache::Result Guesses::once(Guess& guess, F attempt) noexcept {
+  const Prepaid prepaid(*guess.member, guess.kept);
+  const cache::Result backed = std::invoke(attempt, *guess.buffer);
+  guess.kept = prepaid.rest();
+  return backed;
+}
+
 template <class F>
 bool Guesses::back(Guess& guess, F attempt) noexcept {
   const Instant deadline = clock_.now() + kPatience;
   for (Duration pause = milliseconds(1);;
        pause = std::min<Duration>(pause * 2, milliseconds(100))) {
-    cache::Result backed{};
-    {
-      const Prepaid prepaid(*guess.member, guess.kept);
-      backed = attempt(*guess.buffer);
-      guess.kept = prepaid.rest();
-    }
+    const cache::Result backed = once(guess, attempt);
     // Freed or lost: nothing is to be backed. Being claimed: whoever claims it says what is, and if
     // that comes to nothing it is a guess again.
     if (backed == cache::Result::ok || backed == cache::Result::invalid ||
@@ -79,7 +88,7 @@ bool Guesses::back(Guess& guess, F attempt) noexcept {
 bool Guesses::back_all() noexcept {
   const std::lock_guard lock(mutex_);
   for (std::size_t i = guesses_.size(); i-- > 0;) {
-    if (!back(guesses_[i], [](cache::Buffer& buffer) { return buffer.back_whole(); })) return false;
+    if (!back(guesses_[i], &cache::Buffer::back_whole)) return false;
     drop_settled(i);
   }
   return true;
@@ -94,15 +103,9 @@ void Guesses::drop_settled(std::size_t i) noexcept {
 
 cache::Result Guesses::back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
   const std::lock_guard lock(mutex_);
-  const auto found = std::find_if(guesses_.begin(), guesses_.end(),
-                                  [&](const Guess& g) { return g.buffer == buffer; });
+  const auto found = find(buffer);
   if (found == guesses_.end()) return buffer->back_whole();
-  cache::Result backed{};
-  {
-    const Prepaid prepaid(*found->member, found->kept);
-    backed = buffer->back_whole();
-    found->kept = prepaid.rest();
-  }
+  const cache::Result backed = once(*found, &cache::Buffer::back_whole);
   drop_settled(static_cast<std::size_t>(found - guesses_.begin()));
   return backed;
 }

@@ -63,7 +63,11 @@ class Guesses {
     Pages kept;
   };
   bool holds(const Guess& guess, const Touch& touch) const noexcept;
-  // By `attempt`, which is repeated while there is no memory.
+  std::vector<Guess>::iterator find(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
+  // By `attempt`, from what is kept for it.
+  template <class F>
+  cache::Result once(Guess& guess, F attempt) noexcept;
+  // The same again and again while there is no memory.
   template <class F>
   bool back(Guess& guess, F attempt) noexcept;
   void drop(const Guess& guess) noexcept;
