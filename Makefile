@@ -64,7 +64,8 @@ without   = $(filter-out $(1),$(2))
 POLICY_SOURCES := $(call walk,policy,%.cpp)
 SHIM_SOURCES   := $(call walk,shim,%.cpp %.S)
 # What unit tests may link: everything that knows the driver only by its header.
-INNER_SOURCES  := $(wildcard shim/log.cpp) $(foreach d,cache classify member,$(call walk,shim/$d,%.cpp))
+INNER_SOURCES  := $(wildcard shim/log.cpp shim/adapters/free_blocks.cpp) \
+                  $(foreach d,cache classify member,$(call walk,shim/$d,%.cpp))
 TOOLS_SOURCES  := $(call walk,tools,%.cpp)
 SIM_SOURCES    := $(call without,%_test.cpp,$(wildcard tests/sim/*.cpp))
 ENGINE_SOURCES := $(call without,%/kernels_host.cpp,$(wildcard bench/engine/*.cpp))
@@ -114,6 +115,7 @@ TEST_PARTS := \
   $(if $(STRESS_SOURCES),$(BUILD)/tests/chaos) \
   $(if $(wildcard tests/gpu/driver_facts_kernels.cpp),$(BUILD)/tests/libdriver_facts_kernels.so) \
   $(if $(wildcard tests/api/kernels.cpp),$(BUILD)/tests/libapi_kernels.so) \
+  $(if $(wildcard tests/engines/free_blocks.cpp),$(BUILD)/tests/libfree_blocks.so) \
   $(foreach s,$(PROGRAMS),$(BUILD)/tests/programs/$(call name,$s)) \
   $(foreach s,$(LIBRARIES),$(BUILD)/tests/libraries/lib$(call name,$s).so)
 REPLAYS       := $(foreach s,$(FUZZERS),$(BUILD)/tests/fuzz/$(call name,$s))
@@ -176,7 +178,7 @@ $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
   $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
   $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(STRESS_SOURCES) $(PROGRAMS) $(LIBRARIES) \
   $(FUZZERS) $(BENCHES) $(wildcard bench/*/kernels_host.cpp tests/gpu/*.cpp \
-  tests/api/kernels.cpp tests/fuzz/replay_main.cpp)))
+  tests/api/kernels.cpp tests/engines/free_blocks.cpp tests/fuzz/replay_main.cpp)))
 
 # ---- linking ----
 define archive
@@ -247,6 +249,9 @@ $(BUILD)/tests/libdriver_facts_kernels.so: $(call objects,tests/gpu/driver_facts
 	$(call link,-shared)
 $(BUILD)/tests/libapi_kernels.so: $(call objects,tests/api/kernels.cpp)
 	$(call link,-shared)
+$(BUILD)/tests/libfree_blocks.so: $(call objects,tests/engines/free_blocks.cpp \
+    shim/adapters/free_blocks.cpp shim/adapters/python_abi.cpp shim/adapters/python_free_blocks.cpp)
+	$(call link,-shared)
 
 define program
 $(BUILD)/tests/programs/$(call name,$1): $(call objects,$1) | $(SIM)
@@ -300,7 +305,7 @@ run-sanitized: all $(filter-out %/cli %/driver_facts,$(TEST_BINARIES)) $(TEST_PA
 	  unit sim preload process api
 
 RELEASES ?= 0.18.1 0.20.2 0.22.1 0.24.0 0.26.0 0.28.0 0.30.0 0.33.0
-test-engines:
+test-engines: $(BUILD)/tests/libfree_blocks.so
 	@tests/engines/fetch $(BUILD)/engines $(RELEASES)
 	@tests/engines/test-releases $(BUILD)/engines $(RELEASES)
 

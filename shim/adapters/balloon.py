@@ -80,7 +80,7 @@ class Balloon:
         if pool.free_block_queue.num_free_blocks != self.total or not pool.null_block.is_null:
             raise Broken("a new block pool is not wholly free")
         self.queue = striped_queue.StripedQueue(
-            pool.blocks, stripes, type(pool.free_block_queue)([]), self._before_evicting, keep_cached)
+            pool.blocks, stripes, self._before_evicting, keep_cached)
         self.withheld = self.total
         pool.free_block_queue = self.queue
 
@@ -101,7 +101,6 @@ class Balloon:
         """The first blocks, so that the engine does not begin with none."""
         try:
             self.grow(1)
-            self.queue.survey()
         except Exception as error:
             self.fail(error)
 
@@ -119,7 +118,7 @@ class Balloon:
 
     def hidden(self):
         """Free blocks that the engine does not see: without memory, or on their way to lose it."""
-        return self.withheld + self.queue.aside_blocks
+        return self.withheld + self.queue.aside
 
     # ---- Growing -----------------------------------------------------------------------------
 
@@ -219,9 +218,6 @@ class Balloon:
             while first < end:
                 stripe = self.queue.stripe_of[first]
                 stop = min(end, self.stripe_end[stripe])
-                for other, size in self.queue.ranges[stripe]:
-                    if first < other + size and other < stop:
-                        raise Broken("acquire gave block %d twice" % max(first, other))
                 self.queue.add(first, stop - first)
                 self.withheld -= stop - first
                 first = stop
@@ -230,9 +226,14 @@ class Balloon:
     # ---- Shrinking ---------------------------------------------------------------------------
 
     def rests(self):
-        """Whether a busy engine may leave out settle() after this step: most steps are like the one
-        before, and where steps are short, every microsecond is felt."""
-        return self.calm % SETTLE_EVERY and not self.cache.pressure()
+        """Whether a busy engine may leave out settle() after this step: nothing is to be handed back
+        yet, or the step was like the one before, and where steps are short, every microsecond is
+        felt."""
+        if self.pinning:
+            return True
+        if self.cache.pressure() or self.queue.condemned:
+            return False
+        return self.calm % SETTLE_EVERY or time.monotonic() < self.hand_back_at
 
     def settle(self, idle):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.
@@ -249,7 +250,7 @@ class Balloon:
                 if self.needs is not None:
                     self.needs.forget()
             self.idle = True
-        if idle or pressure or self.queue.aside or now >= self.hand_back_at:
+        if idle or pressure or self.queue.condemned or now >= self.hand_back_at:
             self._shrink(pressure, idle, now)
         used = self.in_use()
         if idle or abs(used - self.told_in_use) * 16 > self.told_in_use:
@@ -258,17 +259,19 @@ class Balloon:
 
     def _shrink(self, pressure, idle, now):
         queue = self.queue
-        if queue.aside and not pressure:
+        if queue.refused:
+            raise Broken("%d blocks were freed twice" % queue.refused)
+        if queue.condemned and not pressure:
             queue.pardon()
-        queue.survey()
+        cached_only = queue.cached_only_blocks()
         # While others wait, what only the prefix cache knows goes first.
-        keep_cached = min(self.keep_cached, max(0, queue.empty_cached_blocks - pressure))
-        surplus = queue.empty_cached_blocks - keep_cached
+        keep_cached = min(self.keep_cached, max(0, cached_only - pressure))
+        surplus = cached_only - keep_cached
         if pressure:
             self.keep = self.calm = 0  # nothing is kept for later
             self._give_way(pressure - surplus)
         if idle and (pressure or not self.woken):
-            self._hand_back(keep_cached, len(queue.held), self.total)
+            self._hand_back(keep_cached, len(self.stripe_end), self.total)
         elif pressure:
             self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
         elif now >= self.hand_back_at:
@@ -281,16 +284,15 @@ class Balloon:
                 self.hand_back_at = now + PAUSE
 
     def crowded(self):
-        """Whether the last survey found something to hand back. By any thread."""
-        return bool(self.queue.empty) or self.queue.empty_cached_blocks > self.keep_cached
+        """Whether there is something to hand back. By any thread."""
+        return self.queue.any_empty() or self.queue.cached_only_blocks() > self.keep_cached
 
     def _give_way(self, pressure):
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
         the engine queues or preempts by its own means. One longest request always fits."""
         if pressure <= 0:
-            if self.queue.aside:
+            if self.queue.condemned:
                 self.queue.pardon()
-                self.queue.survey()
             return
         spare = self.total - self.withheld - self.least
         self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)
@@ -298,26 +300,24 @@ class Balloon:
     def _hand_back(self, keep_cached, most, evictions):
         queue, given, before = self.queue, [], evictions
         # Stripes that only the prefix cache keeps, the least recently used first.
-        left = queue.empty_cached_blocks
-        for stripe in queue.by_age() if left > keep_cached else ():
+        left = queue.cached_only_blocks()
+        for stripe in queue.cached_only() if left > keep_cached else ():
             if (evictions <= 0 or left <= keep_cached or
-                    queue.num_free_blocks - queue.held[stripe] < self.keep):
+                    queue.num_free_blocks - queue.held(stripe) < self.keep):
                 break
             known = queue.cached_in(stripe, evictions)
             evictions -= len(known)
             for block in known:
                 self.pool._maybe_evict_cached_block(block)
             queue.forget([block.block_id for block in known])
-            left -= queue.held[stripe]
+            left -= queue.held(stripe)
         if evictions < before:
             self.cache.evicted(before - evictions)
-            queue.survey()
-        while most > 0 and queue.empty:
-            stripe = next(iter(queue.empty))
-            if stripe not in queue.aside and queue.fresh - queue.held[stripe] < self.keep:
+        for stripe in queue.empty()[:most]:
+            condemned = queue.is_condemned(stripe)
+            if not condemned and queue.fresh - queue.held(stripe) < self.keep:
                 break
-            most -= 1
-            for block in queue.aside.get(stripe, ()):
+            for block in queue.stack(stripe) if condemned else ():
                 if block.block_hash is not None:
                     self.pool._maybe_evict_cached_block(block)
             ranges = queue.withdraw(stripe)

@@ -1,13 +1,13 @@
 #include "shim/adapters/python.hpp"
 
-#include <dlfcn.h>
-
 #include <atomic>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
 #include "policy/settings.hpp"
+#include "shim/adapters/python_abi.hpp"
+#include "shim/adapters/python_free_blocks.hpp"
 
 extern "C" {
 extern const char kvcached_source_bootstrap[];
@@ -19,10 +19,6 @@ extern const char kvcached_source_bootstrap[];
 namespace kvcached::adapters {
 namespace {
 
-struct PyObject;  // opaque
-
-constexpr int kFileInput = 257;  // Py_file_input
-
 struct Module {
   const char* name;
   const char* source;
@@ -32,36 +28,6 @@ const Module kModules[] = {
 #include "shim/adapters/modules.inc"
 #undef MODULE
 };
-
-// What we need of CPython: all of it is in the stable ABI since 3.2.
-struct Python {
-  int (*is_initialized)() = nullptr;
-  int (*add_pending_call)(int (*)(void*), void*) = nullptr;
-  PyObject* (*dict_new)() = nullptr;
-  int (*dict_set)(PyObject*, const char*, PyObject*) = nullptr;
-  PyObject* (*text)(const char*) = nullptr;
-  PyObject* (*compile)(const char*, const char*, int) = nullptr;
-  PyObject* (*evaluate)(PyObject*, PyObject*, PyObject*) = nullptr;
-  PyObject* (*builtins)() = nullptr;
-  void (*drop)(PyObject*) = nullptr;
-  void (*clear_error)() = nullptr;
-
-  bool resolve() noexcept;
-};
-
-template <typename Function>
-bool find(Function& out, const char* name) noexcept {
-  out = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
-  return out != nullptr;
-}
-
-bool Python::resolve() noexcept {
-  return find(is_initialized, "Py_IsInitialized") && find(add_pending_call, "Py_AddPendingCall") &&
-         find(dict_new, "PyDict_New") && find(dict_set, "PyDict_SetItemString") &&
-         find(text, "PyUnicode_FromString") && find(compile, "Py_CompileString") &&
-         find(evaluate, "PyEval_EvalCode") && find(builtins, "PyEval_GetBuiltins") &&
-         find(drop, "Py_DecRef") && find(clear_error, "PyErr_Clear");
-}
 
 bool wanted() noexcept {
   try {
@@ -77,38 +43,43 @@ bool wanted() noexcept {
 // Adds `value` under `name` and drops our reference to it. False on failure.
 bool put(const Python& python, PyObject* dict, const char* name, PyObject* value) noexcept {
   if (value == nullptr) return false;
-  const bool done = python.dict_set(dict, name, value) == 0;
-  python.drop(value);
+  const bool done = python.PyDict_SetItemString(dict, name, value) == 0;
+  python.Py_DecRef(value);
   return done;
 }
 
 bool fill(const Python& python, PyObject* globals) noexcept {
-  if (python.dict_set(globals, "__builtins__", python.builtins()) != 0) return false;
-  if (!put(python, globals, "__name__", python.text("_kvcached.bootstrap"))) return false;
-  PyObject* const sources = python.dict_new();
+  if (python.PyDict_SetItemString(globals, "__builtins__", python.PyEval_GetBuiltins()) != 0)
+    return false;
+  if (!put(python, globals, "__name__", python.PyUnicode_FromString("_kvcached.bootstrap")))
+    return false;
+  PyObject* const sources = python.PyDict_New();
   if (sources == nullptr) return false;
   bool filled = true;
   for (const Module& module : kModules) {
-    filled = filled && put(python, sources, module.name, python.text(module.source));
+    filled =
+        filled && put(python, sources, module.name, python.PyUnicode_FromString(module.source));
   }
-  return put(python, globals, "SOURCES", sources) && filled;
+  filled = put(python, globals, "SOURCES", sources) && filled;
+  return put(python, globals, "FreeBlocks", free_blocks_type()) && filled;
 }
 
 // Runs in the main thread, with the interpreter's lock, between two of its instructions.
 int bootstrap(void*) noexcept {
   Python python;
   if (!python.resolve()) return 0;
-  PyObject* const globals = python.dict_new();
+  PyObject* const globals = python.PyDict_New();
   PyObject* code = nullptr;
   PyObject* result = nullptr;
   if (globals != nullptr && fill(python, globals)) {
-    code = python.compile(kvcached_source_bootstrap, "<kvcached>/bootstrap.py", kFileInput);
-    if (code != nullptr) result = python.evaluate(code, globals, globals);
+    code =
+        python.Py_CompileString(kvcached_source_bootstrap, "<kvcached>/bootstrap.py", kFileInput);
+    if (code != nullptr) result = python.PyEval_EvalCode(code, globals, globals);
   }
   // A program must not notice us: whatever went wrong, it has no adapters and goes on.
-  if (result == nullptr) python.clear_error();
+  if (result == nullptr) python.PyErr_Clear();
   for (PyObject* object : {result, code, globals}) {
-    if (object != nullptr) python.drop(object);
+    if (object != nullptr) python.Py_DecRef(object);
   }
   return 0;
 }
@@ -124,10 +95,10 @@ void python_seen() noexcept {
     return;
   }
   Python python;
-  if (!python.resolve() || python.is_initialized() == 0) return;
+  if (!python.resolve() || python.Py_IsInitialized() == 0) return;
   if (done.exchange(true, std::memory_order_acq_rel)) return;
   // The queue of pending calls is short and may be full; then the next look-up tries again.
-  if (python.add_pending_call(&bootstrap, nullptr) != 0) {
+  if (python.Py_AddPendingCall(&bootstrap, nullptr) != 0) {
     done.store(false, std::memory_order_release);
   }
 }

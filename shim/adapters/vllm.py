@@ -361,7 +361,7 @@ def block_pool(module):
 
 def check_queue(module):
     """The striped queue can stand in for the free queue: it has all that is called on it."""
-    known = {name for name in vars(striped_queue.StripedQueue) if not name.startswith("_")}
+    known = {name for name in dir(striped_queue.StripedQueue) if not name.startswith("_")}
     methods = {name for name in vars(module.FreeKVCacheBlockQueue) if not name.startswith("_")}
     new = methods - known - FOR_CONNECTORS
     block = module.KVCacheBlock(1)

@@ -283,7 +283,7 @@ class Needs:
     def forget(self):
         """What it keeps of requests, at a moment when there are none."""
         self.settled = None  # it and all that run before it were not in prefill at the last look
-        self.first = ()  # who was to come in first at the last look
+        self.first = frozenset()  # who was to come in first at the last look, by identity
 
     def same(self):
         """No more requests than at the last look, and none that waits."""
@@ -319,14 +319,17 @@ class Needs:
             self.running = count
             now += prefill
             return now, later, now, 0 if waiting or prefill else HORIZON
-        new = 0
+        new = len(first) * self.a_step
         for request in first:
-            new += self.blocks(request.num_tokens) + self.a_step
+            tokens = request.num_tokens
+            for size in self.sizes:
+                new -= -tokens // size
         # Others may need more than these; and whoever did not get in although there seemed to be room
         # needs more than is known here.
-        known = waiting == len(first) and not any(request in self.first for request in first)
+        names = frozenset(map(id, first))
+        known = waiting == len(first) and names.isdisjoint(self.first)
         surely = now + prefill + new + self.watermark if known else UNKNOWN
-        self.first = first
+        self.first = names
         coming = min(waiting, room)
         if coming > len(first):
             new = new * coming // len(first)

@@ -221,7 +221,9 @@ class Engine(worlds.Engine):
         return core
 
     def held(self):
-        return [r for ranges in self.balloon.queue.ranges for r in ranges] if self.balloon else []
+        queue = self.balloon.queue if self.balloon else None
+        return [r for stripe in range(queue.stripe_of[-1] + 1) for r in queue.ranges(stripe)] if (
+            queue) else []
 
 
 def load(engine, scenario, dice):

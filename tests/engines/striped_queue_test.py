@@ -1,7 +1,9 @@
 """The free queue by stripes: which block goes next, and books that agree after any sequence."""
+import gc
 import random
-import types
+import sys
 import unittest
+import weakref
 
 import worlds
 
@@ -19,11 +21,16 @@ class Block:
 
 def make(stripes=8, size=10, **more):
     blocks = [Block(i) for i in range(stripes * size)]
-    free = worlds.free_queue()
-    free(blocks)  # as the engine's own queue leaves them
-    return striped_queue.StripedQueue(
-        blocks, [(i * size, size) for i in range(stripes)], free([]),
+    worlds.free_queue()(blocks)  # as the engine's own queue leaves them
+    queue = striped_queue.StripedQueue(
+        blocks, [(i * size, size) for i in range(stripes)],
         more.pop("before_evicting", lambda count: None), **more)
+    queue.blocks = blocks
+    return queue
+
+
+def condemned(queue):
+    return {stripe for stripe in worlds.Engine.stripes(queue) if queue.is_condemned(stripe)}
 
 
 def numbers(blocks):
@@ -46,19 +53,6 @@ class Order(unittest.TestCase):
         order = [queue.stripe_of[n] for n in numbers(queue.popleft_n(15))]
         self.assertEqual(order, [1] * 3 + [2] * 5 + [0] * 7)
 
-    def test_an_order_that_is_long_out_of_date_is_made_anew(self):
-        queue = make(stripes=3, size=2 * striped_queue.STALE)
-        for stripe in range(3):
-            queue.add(stripe * 2 * striped_queue.STALE, 2 * striped_queue.STALE)
-        taken = queue.popleft_n(6 * striped_queue.STALE)
-        by_stripe = [taken[i * 2 * striped_queue.STALE:][:2 * striped_queue.STALE]
-                     for i in range(3)]
-        queue.prepend_n(by_stripe[0][:1] + by_stripe[1][:2])
-        queue.popleft_n(1)
-        queue.prepend_n(by_stripe[1][2:])  # now nearly empty
-        queue.prepend_n(by_stripe[2][:3])
-        self.assertEqual({queue.stripe_of[n] for n in numbers(queue.popleft_n(3))}, {2})
-
     def test_unknown_blocks_go_before_known_ones_and_those_by_age(self):
         queue = make()
         queue.add(0, 10)
@@ -72,8 +66,6 @@ class Order(unittest.TestCase):
 
     def test_known_ones_that_come_first_as_the_engine_wants(self):
         queue = make()
-        if not hasattr(queue.known_queue, "prepend_n"):
-            self.skipTest("this engine has no such call")
         queue.add(0, 10)
         taken = queue.popleft_n(10)
         for block in taken[:6]:
@@ -118,6 +110,93 @@ class Order(unittest.TestCase):
         self.assertEqual(queue.num_free_blocks, 10)
 
 
+class Misuse(unittest.TestCase):
+    """An engine's mistake costs nobody a block."""
+
+    def setUp(self):
+        self.queue = make()
+        self.queue.add(0, 10)
+
+    def test_what_is_freed_twice_stays_free_once_and_is_told(self):
+        taken = self.queue.popleft_n(3)
+        self.queue.append_n(taken)
+        self.queue.append(taken[0])
+        self.queue.prepend_n(taken[1:2])
+        self.assertEqual(self.queue.refused, 2)
+        self.assertEqual(self.queue.num_free_blocks, 10)
+        self.assertEqual(len(set(numbers(self.queue.popleft_n(10)))), 10)
+
+    def test_a_block_that_is_not_free_cannot_be_taken_out(self):
+        block = self.queue.popleft()
+        for other in (block, self.queue.blocks[70]):
+            with self.assertRaises(ValueError):
+                self.queue.remove(other)
+        self.assertEqual(self.queue.num_free_blocks, 9)
+
+    def test_what_is_no_block_or_stripe_is_refused(self):
+        for call in (lambda: self.queue.add(75, 10), lambda: self.queue.add(0, 1),
+                     lambda: self.queue.add(-1, 1), lambda: self.queue.forget([80]),
+                     lambda: self.queue.withdraw(8), lambda: self.queue.held(-1),
+                     lambda: self.queue.append(Block(80)), lambda: self.queue.append_n([None]),
+                     lambda: self.queue.append_n(3), lambda: self.queue.popleft_n("x"),
+                     lambda: self.queue.popleft_n(-1), lambda: self.queue.begin([], [], "x", 0)):
+            with self.assertRaises((ValueError, TypeError, AttributeError, OverflowError)):
+                call()
+        self.assertEqual(numbers(self.queue.popleft_n(10)), list(range(10)))
+
+    def test_an_error_of_who_is_asked_reaches_the_engine(self):
+        self.queue.before_evicting = lambda count: 1 // 0
+        with self.assertRaises(ZeroDivisionError):
+            self.queue.popleft_n(11)
+        self.assertEqual(self.queue.num_free_blocks, 10)
+
+    def test_without_a_beginning_there_is_no_queue(self):
+        bare = striped_queue.FreeBlocks()
+        self.assertEqual(bare.num_free_blocks, 0)
+        with self.assertRaises(ValueError):
+            bare.popleft()
+
+
+class Life(unittest.TestCase):
+    def test_it_lets_go_of_the_blocks(self):
+        queue = make()
+        queue.add(0, 10)
+        taken, seen = queue.popleft_n(2), weakref.ref(queue.blocks[5])
+        queue.append_n(taken)
+        queue.cycle = queue.before_evicting = queue.append
+        del queue, taken
+        gc.collect()
+        self.assertIsNone(seen())
+
+    def test_calls_leave_no_references(self):
+        queue = make()
+        queue.add(0, 10)
+        block = queue.blocks[0]
+
+        def use():
+            taken = queue.popleft_n(10)
+            taken[0].block_hash = 1
+            queue.append_n(taken[:5])
+            queue.prepend_n(taken[5:])
+            queue.remove(taken[0])
+            queue.append(taken[0])
+            queue.cached_in(0, 5), queue.stack(0), queue.ranges(0), queue.get_all_free_blocks()
+            queue.forget([1, 2])
+            queue.condemn(1, 1)
+            queue.pardon()
+            taken[0].block_hash = None
+            queue.forget_all()
+            queue.append(queue.popleft())
+            queue.add(10, 10)
+            queue.withdraw(queue.empty()[0])
+        use()
+        before = sys.getrefcount(block), sys.getrefcount(None)
+        for _ in range(1000):
+            use()
+        self.assertEqual(sys.getrefcount(block), before[0])
+        self.assertLess(abs(sys.getrefcount(None) - before[1]), 500)
+
+
 class Age(unittest.TestCase):
     def test_a_stripe_is_as_old_as_its_last_block(self):
         queue = make(stripes=3)
@@ -127,13 +206,11 @@ class Age(unittest.TestCase):
         for block in taken:
             block.block_hash = block.block_id
         queue.append_n(taken[:29])
-        queue.survey()
-        self.assertEqual(queue.by_age(), [0, 1], "one block of the last is live")
+        self.assertEqual(queue.cached_only(), [0, 1], "one block of the last is live")
         queue.append_n(taken[29:])
-        queue.remove(taken[3])  # used again, between two surveys
+        queue.remove(taken[3])  # used again
         queue.append(taken[3])
-        queue.survey()
-        self.assertEqual(queue.by_age(), [1, 2, 0])
+        self.assertEqual(queue.cached_only(), [1, 2, 0])
 
 
 class Condemned(unittest.TestCase):
@@ -146,16 +223,15 @@ class Condemned(unittest.TestCase):
 
     def test_the_emptiest_stripes_give_no_blocks_any_more(self):
         self.queue.condemn(15, 8)
-        self.assertEqual(set(self.queue.aside), {0, 1})
+        self.assertEqual(condemned(self.queue), {0, 1})
         self.assertEqual(numbers(self.queue.popleft_n(1)), [29])
         self.assertEqual(self.queue.num_free_blocks, 0)
 
     def test_they_drain_and_can_be_withdrawn(self):
         self.queue.condemn(5, 8)
-        self.assertEqual(set(self.queue.aside), {1})
+        self.assertEqual(condemned(self.queue), {1})
         self.queue.prepend_n([self.queue.blocks[10], self.queue.blocks[11]])
-        self.queue.survey()
-        self.assertEqual(list(self.queue.empty), [1])
+        self.assertEqual(self.queue.empty(), [1])
         self.assertEqual(self.queue.withdraw(1), [(10, 10)])
         self.assertEqual(self.queue.num_free_blocks, 8)
 
@@ -184,8 +260,6 @@ class Books(unittest.TestCase):
 
         for _ in range(400):
             move = dice.randrange(8)
-            if move == 6:
-                queue.survey()
             if move == 0 and out:
                 stripe = dice.choice(sorted(out))
                 out.discard(stripe)
@@ -202,12 +276,12 @@ class Books(unittest.TestCase):
                 freed, used = used[:count], used[count:]
                 for block in freed:
                     block.ref_cnt = 0
-                if not hasattr(queue.known_queue, "prepend_n") or dice.random() < 0.5:
+                if dice.random() < 0.5:
                     queue.append_n(freed)
                 else:
                     queue.prepend_n(freed)
-            elif move == 5 and queue.known_queue.num_free_blocks:
-                block = dice.choice(queue.known_queue.get_all_free_blocks())
+            elif move == 5 and queue.num_free_blocks > queue.fresh:
+                block = dice.choice(queue.get_all_free_blocks()[queue.fresh:])
                 number = block.block_id
                 if dice.random() < 0.5:
                     queue.remove(block)
@@ -216,16 +290,16 @@ class Books(unittest.TestCase):
                 else:
                     block.block_hash = None
                     queue.forget({number, 77})
-            elif move == 6 and queue.empty_cached and dice.random() < 0.5:
-                stripe = dice.choice(sorted(queue.empty_cached))
+            elif move == 6 and queue.cached_only() and dice.random() < 0.5:
+                stripe = dice.choice(queue.cached_only())
                 known = queue.cached_in(stripe, dice.randrange(1, 11))
                 self.assertTrue(known and all(block.block_hash for block in known))
                 for block in known:
                     block.block_hash = None
                 queue.forget([block.block_id for block in known])
-            elif move == 6 and queue.empty:
-                stripe = dice.choice(sorted(queue.empty))
-                for block in queue.aside.get(stripe, ()):
+            elif move == 6 and queue.empty():
+                stripe = dice.choice(queue.empty())
+                for block in queue.stack(stripe):
                     block.block_hash = None
                 ranges = queue.withdraw(stripe)
                 self.assertEqual(sum(count for _, count in ranges), 10)
@@ -236,14 +310,12 @@ class Books(unittest.TestCase):
                 else:
                     queue.pardon()
             if dice.random() < 0.3:
-                continue  # so that a survey finds what several moves have left
+                continue
             held = worlds.Engine.check_queue(queue, set(numbers(used)))
             self.assertEqual(held, {b for s in set(range(8)) - out
                                     for b in range(10 * s, 10 * s + 10)})
-            free = numbers(queue.get_all_free_blocks())
-            self.assertEqual(len(free), queue.num_free_blocks)
-            aside = {block.block_id for stack in queue.aside.values() for block in stack}
-            self.assertEqual(set(free), held - set(numbers(used)) - aside)
+            self.assertEqual(set(numbers(queue.get_all_free_blocks())),
+                             held - set(numbers(used)) - worlds.Engine.aside(queue))
 
     def test_any_sequence(self):
         for seed in range(40):

@@ -231,7 +231,6 @@ class Idle(unittest.TestCase):
         balloon = engine.balloon
         balloon.grow(engine.library.largest_stripe + 1)
         balloon.keep = 0
-        balloon.queue.survey()
         balloon._hand_back(0, 1, 0)
         self.assertEqual(balloon.calm, 0)
 
@@ -268,6 +267,26 @@ class Idle(unittest.TestCase):
         engine.step()
         self.assertLess(engine.cache.backed_blocks(), before)
 
+    def test_a_busy_engine_looks_what_may_go_back_now_and_then_only(self):
+        library = worlds.Library()
+        with mock.patch.object(worlds.package.balloon, "PAUSE", 60.0):
+            engine = worlds.Engine(library)
+            balloon = engine.balloon
+            engine.add("first", range(40), 60)
+            engine.step()
+            with mock.patch.object(balloon, "settle", wraps=balloon.settle) as settle:
+                for i in range(10):  # no step is like the one before
+                    engine.add("r%d" % i, range(i * 100, i * 100 + 60), 20)
+                    engine.step()
+                self.assertEqual(settle.call_count, 0)
+                library.pool_blocks = engine.cache.backed_blocks() - 20
+                engine.step()
+                self.assertEqual(settle.call_count, 1, "others wait")
+                self.assertTrue(balloon.queue.condemned)
+                library.pool_blocks = 1000
+                engine.step()
+                self.assertFalse(balloon.queue.condemned, "nobody waits any more")
+
     def test_a_busy_engine_drops_cached_blocks_before_it_drains(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         library = worlds.Library()
@@ -278,7 +297,7 @@ class Idle(unittest.TestCase):
         for _ in range(4):
             engine.step()
         self.assertTrue(engine.busy())
-        self.assertEqual(engine.balloon.queue.aside, {})
+        self.assertEqual(engine.balloon.queue.condemned, 0)
         self.assertLessEqual(engine.cache.backed_blocks(), library.pool_blocks)
         engine.run()
         engine.check()
@@ -287,7 +306,7 @@ class Idle(unittest.TestCase):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
         engine = worlds.Engine(worlds.Library())
         self.burst(engine)
-        self.assertGreater(engine.balloon.queue.known_queue.num_free_blocks, 10)
+        self.assertGreater(engine.balloon.queue.cached_only_blocks(), 10)
         self.assertTrue(engine.reset_prefix_cache())
         self.assertEqual(engine.cache.live, {0})
 

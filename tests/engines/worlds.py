@@ -1,5 +1,6 @@
 """One engine for the tests of the vLLM adapter: vLLM's own scheduler, block pool and engine core
 where $VLLM_SITE names an unpacked wheel, else a miniature with the same seams."""
+import ctypes
 import importlib
 import os
 import pathlib
@@ -10,6 +11,7 @@ import types
 HERE = pathlib.Path(__file__).resolve().parent
 ADAPTERS = HERE.parent.parent / "shim" / "adapters"
 SITE = os.environ.get("VLLM_SITE", "")
+BUILD = pathlib.Path(os.environ.get("KVCACHED_BUILD") or HERE.parent.parent / "build")
 sys.path.insert(0, str(HERE))
 
 from doubles import library as library_double  # noqa: E402
@@ -21,8 +23,16 @@ def load_adapters():
     if "_kvcached" not in sys.modules:
         sources = {path.stem: path.read_text() for path in ADAPTERS.glob("*.py")}
         code = compile(sources.pop("bootstrap"), str(ADAPTERS / "bootstrap.py"), "exec")
-        exec(code, {"SOURCES": sources, "__name__": "_kvcached.bootstrap"})
+        exec(code, {"SOURCES": sources, "__name__": "_kvcached.bootstrap",
+                    "FreeBlocks": free_blocks()})
     return sys.modules["_kvcached"]
+
+
+def free_blocks():
+    """The type that the library would give."""
+    make = ctypes.PyDLL(str(BUILD / "tests" / "libfree_blocks.so")).kvcached_free_blocks_type
+    make.restype = ctypes.py_object
+    return make()
 
 
 def stand_in_torch():
@@ -190,7 +200,7 @@ class Engine:
             assert len(numbers) + len(used) == total
             return
         held = self.check_queue(balloon.queue, used)
-        aside = {block.block_id for stack in balloon.queue.aside.values() for block in stack}
+        aside = self.aside(balloon.queue)
         assert held == numbers | used | aside and not numbers & aside
         assert balloon.withheld == total - len(held)
         assert balloon.in_use() == len(used)
@@ -202,34 +212,45 @@ class Engine:
             assert held <= backed
 
     @staticmethod
-    def check_queue(queue, used):
+    def stripes(queue):
+        return range(queue.stripe_of[-1] + 1)
+
+    @classmethod
+    def aside(cls, queue):
+        """The numbers of free blocks in condemned stripes."""
+        return {block.block_id for stripe in cls.stripes(queue) if queue.is_condemned(stripe)
+                for block in queue.stack(stripe)}
+
+    @classmethod
+    def check_queue(cls, queue, used):
         """What the queue knows of its stripes is what its blocks say. Returns the blocks held."""
-        seen = queue.empty, queue.empty_cached, queue.empty_cached_blocks
-        queue.survey()
-        held, empty, empty_cached = set(), set(), set()
-        known = {block.block_id for block in queue.known_queue.get_all_free_blocks()}
-        assert known == {b.block_id for b in queue.blocks if b.next_free_block is not None}
-        for stripe, ranges in enumerate(queue.ranges):
-            own = {b for first, count in ranges for b in range(first, first + count)}
-            assert len(own) == queue.held[stripe] and not own & held
+        held, fresh, cached_of, empty, cached_only = set(), set(), {}, set(), set()
+        for stripe in cls.stripes(queue):
+            own = {b for first, count in queue.ranges(stripe) for b in range(first, first + count)}
+            assert len(own) == queue.held(stripe) and not own & held
+            assert {queue.stripe_of[number] for number in own} <= {stripe}
             held |= own
-            loose = {block.block_id for block in queue.loose[stripe]}
-            cached = {number for number in known if queue.stripe_of[number] == stripe}
-            aside = {block.block_id for block in queue.aside.get(stripe, ())}
-            assert own == loose | cached | aside | (own & used)
-            assert not loose & cached and not aside & (loose | cached | used)
-            assert not (stripe in queue.aside and loose | cached)
-            assert len(loose) == len(queue.loose[stripe])
+            stack = queue.stack(stripe)
+            free = {block.block_id for block in stack}
+            cached = {block.block_id for block in queue.cached_in(stripe, len(queue.stripe_of))}
+            assert len(free) == len(stack) and not free & (cached | used) and not cached & used
+            assert own == free | cached | (own & used)
+            if queue.is_condemned(stripe):
+                assert not cached
+            else:
+                fresh |= free
+                cached_of[stripe] = cached
             if own and not own & used:
-                (empty_cached if cached else empty).add(stripe)
-        assert all((block.block_hash is None) == (block.block_id not in known)
-                   for block in queue.get_all_free_blocks())
-        assert set(queue.empty) == empty and set(queue.empty_cached) == empty_cached
-        assert queue.empty_cached_blocks == sum(queue.held[s] for s in empty_cached)
-        assert queue.fresh == sum(map(len, queue.loose))
-        assert queue.aside_blocks == sum(map(len, queue.aside.values()))
-        # What it last saw is what it goes by.
-        queue.empty, queue.empty_cached, queue.empty_cached_blocks = seen
+                (cached_only if cached else empty).add(stripe)
+        known = set().union(*cached_of.values())
+        free = queue.get_all_free_blocks()
+        assert {block.block_id for block in free} == fresh | known
+        assert all((block.block_hash is not None) == (block.block_id in known) for block in free)
+        assert queue.empty() == sorted(empty, reverse=True) and queue.any_empty() == bool(empty)
+        assert set(queue.cached_only()) == cached_only
+        assert queue.cached_only_blocks() == sum(map(queue.held, cached_only))
+        assert queue.fresh == len(fresh) and queue.num_free_blocks == len(fresh | known)
+        assert queue.aside == len(cls.aside(queue)) and not queue.refused
         return held
 
 

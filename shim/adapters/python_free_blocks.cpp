@@ -1,0 +1,478 @@
+#include "shim/adapters/python_free_blocks.hpp"
+
+#include <algorithm>
+#include <memory>
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "shim/adapters/free_blocks.hpp"
+
+namespace kvcached::adapters {
+namespace {
+
+using Block = FreeBlocks::Block;
+using End = FreeBlocks::End;
+
+constexpr char kCapsule[] = "_kvcached.FreeBlocks";
+
+Python python;
+PyObject* none = nullptr;
+PyObject* value_error = nullptr;
+PyObject* id_name = nullptr;        // "block_id"
+PyObject* callback_name = nullptr;  // "before_evicting"
+ssize_t head = 0;                   // of an instance: what Python itself keeps there
+
+// Holds one reference.
+class Owned {
+ public:
+  explicit Owned(PyObject* object) noexcept : object_(object) {}
+  ~Owned() {
+    if (object_ != nullptr) python.Py_DecRef(object_);
+  }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+  explicit operator bool() const noexcept { return object_ != nullptr; }
+  PyObject* get() const noexcept { return object_; }
+  PyObject* release() noexcept { return std::exchange(object_, nullptr); }
+
+ private:
+  PyObject* object_;
+};
+
+PyObject* also(PyObject* object) noexcept {
+  python.Py_IncRef(object);
+  return object;
+}
+
+struct Freed {
+  Block block;
+  bool cached;
+};
+
+struct Core {
+  FreeBlocks blocks;
+  std::vector<PyObject*> objects;  // the engine's, by number; each a reference
+  PyObject* hash_name;             // a reference
+  ssize_t ask_below;
+  ssize_t refused = 0;
+  std::vector<Block> taken;  // kept, so that a call allocates nothing
+  std::vector<Freed> freed;
+
+  explicit Core(std::span<const Block> sizes, PyObject* hash, ssize_t ask)
+      : blocks(sizes), hash_name(also(hash)), ask_below(ask) {}
+  Core(const Core&) = delete;
+  Core& operator=(const Core&) = delete;
+  ~Core() {
+    for (PyObject* object : objects) python.Py_DecRef(object);
+    python.Py_DecRef(hash_name);
+  }
+};
+
+// An instance's memory behind its head. The core belongs to the capsule that `begin` returns.
+struct Words {
+  Core* core;
+  ssize_t free, loose, aside, condemned, refused;
+};
+
+Words& words(PyObject* self) noexcept {
+  return *reinterpret_cast<Words*>(reinterpret_cast<char*>(self) + head);
+}
+
+void publish(PyObject* self) noexcept {
+  Words& w = words(self);
+  const FreeBlocks& blocks = w.core->blocks;
+  w.free = static_cast<ssize_t>(blocks.free());
+  w.loose = static_cast<ssize_t>(blocks.loose());
+  w.aside = static_cast<ssize_t>(blocks.aside());
+  w.condemned = static_cast<ssize_t>(blocks.condemned());
+  w.refused = w.core->refused;
+}
+
+PyObject* wrong(const char* text) noexcept {
+  python.PyErr_SetString(value_error, text);
+  return nullptr;
+}
+
+// A method: sees to what all have in common.
+template <PyObject* (*kFunction)(Core&, PyObject* self, PyObject* argument)>
+PyObject* method(PyObject* self, PyObject* argument) noexcept {
+  Core* const core = words(self).core;
+  if (core == nullptr) return wrong("begin() was not called");
+  PyObject* result = nullptr;
+  try {
+    result = kFunction(*core, self, argument);
+  } catch (const std::bad_alloc&) {
+    python.PyErr_NoMemory();
+  }
+  publish(self);
+  return result;
+}
+
+// ---- From and to Python ----
+
+// False, with an error set, when it is no number below `end`.
+bool number_of(PyObject* object, std::size_t end, std::uint32_t& out) noexcept {
+  const ssize_t value = python.PyLong_AsSsize_t(object);
+  if (value == -1 && python.PyErr_Occurred() != nullptr) return false;
+  if (value < 0 || static_cast<std::size_t>(value) >= end) {
+    wrong("there is no such block or stripe");
+    return false;
+  }
+  out = static_cast<std::uint32_t>(value);
+  return true;
+}
+
+bool block_of(const Core& core, PyObject* object, Block& out) noexcept {
+  const Owned id(python.PyObject_GetAttr(object, id_name));
+  return id && number_of(id.get(), core.blocks.blocks(), out);
+}
+
+// False, with an error set, on failure.
+bool is_cached(const Core& core, PyObject* object, bool& out) noexcept {
+  const Owned hash(python.PyObject_GetAttr(object, core.hash_name));
+  out = hash.get() != none;
+  return static_cast<bool>(hash);
+}
+
+// Calls `use` with each object; it returns false with an error set.
+template <typename Use>
+bool for_each(PyObject* objects, Use use) {
+  const Owned iterator(python.PyObject_GetIter(objects));
+  if (!iterator) return false;
+  while (PyObject* const object = python.PyIter_Next(iterator.get())) {
+    const Owned held(object);
+    if (!use(object)) return false;
+  }
+  return python.PyErr_Occurred() == nullptr;
+}
+
+// A list with `make(item)` of each, which is a new reference.
+template <typename Items, typename Make>
+PyObject* list_of(const Items& items, Make make) noexcept {
+  Owned list(python.PyList_New(static_cast<ssize_t>(items.size())));
+  if (!list) return nullptr;
+  ssize_t at = 0;
+  for (const auto& item : items) {
+    PyObject* const object = make(item);
+    if (object == nullptr || python.PyList_SetItem(list.get(), at++, object) != 0) return nullptr;
+  }
+  return list.release();
+}
+
+PyObject* objects_of(const Core& core, const std::vector<Block>& blocks) noexcept {
+  return list_of(blocks, [&](Block block) { return also(core.objects[block]); });
+}
+
+PyObject* numbers_of(const std::vector<std::uint32_t>& numbers) noexcept {
+  return list_of(numbers, [](std::uint32_t n) { return python.PyLong_FromSsize_t(n); });
+}
+
+PyObject* ranges_of(const std::vector<FreeBlocks::Range>& ranges) noexcept {
+  return list_of(ranges, [](const FreeBlocks::Range& range) {
+    return python.Py_BuildValue("(II)", range.first, range.count);
+  });
+}
+
+// ---- What an engine's queue of free blocks has ----
+
+// Into core.taken. False with an error set.
+bool take(Core& core, PyObject* self, ssize_t count) {
+  const FreeBlocks& blocks = core.blocks;
+  const auto free = [&] { return static_cast<ssize_t>(blocks.free()); };
+  const auto loose = [&] { return static_cast<ssize_t>(blocks.loose()); };
+  if (count > loose() && (count > free() || free() - loose() <= core.ask_below)) {
+    const Owned callback(python.PyObject_GetAttr(self, callback_name));
+    const Owned wanted(python.PyLong_FromSsize_t(count));
+    if (!callback || !wanted) return false;
+    const Owned answer(python.PyObject_CallFunctionObjArgs(callback.get(), wanted.get(), nullptr));
+    if (!answer) return false;
+  }
+  if (count < 0 || count > free()) {
+    wrong("No free blocks available");
+    return false;
+  }
+  core.taken.resize(static_cast<std::size_t>(count));
+  return core.blocks.take(core.taken.size(), core.taken.data());
+}
+
+PyObject* popleft(Core& core, PyObject* self, PyObject*) {
+  return take(core, self, 1) ? also(core.objects[core.taken.front()]) : nullptr;
+}
+
+PyObject* popleft_n(Core& core, PyObject* self, PyObject* argument) {
+  const ssize_t count = python.PyLong_AsSsize_t(argument);
+  if (count == -1 && python.PyErr_Occurred() != nullptr) return nullptr;
+  if (!take(core, self, count)) return nullptr;
+  PyObject* const list = objects_of(core, core.taken);
+  if (list == nullptr) {  // no memory: nobody has them
+    for (const Block block : core.taken) core.blocks.give(block, false, End::back);
+  }
+  return list;
+}
+
+PyObject* remove(Core& core, PyObject*, PyObject* argument) {
+  Block block = 0;
+  if (!block_of(core, argument, block)) return nullptr;
+  return core.blocks.remove(block) ? also(none) : wrong("this block is not free");
+}
+
+// What was freed twice stays as it is, and is counted.
+void give(Core& core, const Freed& freed, End end) noexcept {
+  core.refused += core.blocks.give(freed.block, freed.cached, end) ? 0 : 1;
+}
+
+bool note_freed(Core& core, PyObject* object) {
+  Freed freed{};
+  if (!block_of(core, object, freed.block) || !is_cached(core, object, freed.cached)) return false;
+  core.freed.push_back(freed);
+  return true;
+}
+
+PyObject* append(Core& core, PyObject*, PyObject* argument) {
+  core.freed.clear();
+  if (!note_freed(core, argument)) return nullptr;
+  give(core, core.freed.front(), End::back);
+  return also(none);
+}
+
+PyObject* append_n(Core& core, PyObject*, PyObject* argument) {
+  core.freed.clear();
+  if (!for_each(argument, [&](PyObject* object) { return note_freed(core, object); }))
+    return nullptr;
+  for (const Freed& freed : core.freed) give(core, freed, End::back);
+  return also(none);
+}
+
+PyObject* prepend_n(Core& core, PyObject*, PyObject* argument) {
+  core.freed.clear();
+  if (!for_each(argument, [&](PyObject* object) { return note_freed(core, object); }))
+    return nullptr;
+  // The first one becomes the first; where loose ones go, there is no such order.
+  const auto cached = std::stable_partition(core.freed.begin(), core.freed.end(),
+                                            [](const Freed& freed) { return !freed.cached; });
+  std::reverse(cached, core.freed.end());
+  for (const Freed& freed : core.freed) give(core, freed, End::front);
+  return also(none);
+}
+
+PyObject* get_all_free_blocks(Core& core, PyObject*, PyObject*) {
+  return objects_of(core, core.blocks.all());
+}
+
+// ---- Stripes ----
+
+template <typename Use>
+PyObject* with_stripe(const Core& core, PyObject* argument, Use use) {
+  FreeBlocks::Stripe stripe = 0;
+  if (!number_of(argument, core.blocks.stripes(), stripe)) return nullptr;
+  return use(stripe);
+}
+
+PyObject* add(Core& core, PyObject*, PyObject* arguments) {
+  FreeBlocks::Range range{};
+  if (python.PyArg_ParseTuple(arguments, "II", &range.first, &range.count) == 0) return nullptr;
+  return core.blocks.add(range) ? also(none) : wrong("some of these blocks were added before");
+}
+
+PyObject* empty(Core& core, PyObject*, PyObject*) { return numbers_of(core.blocks.empty()); }
+
+PyObject* any_empty(Core& core, PyObject*, PyObject*) {
+  return python.PyBool_FromLong(core.blocks.any_empty() ? 1 : 0);
+}
+
+PyObject* cached_only(Core& core, PyObject*, PyObject*) {
+  return numbers_of(core.blocks.cached_only());
+}
+
+PyObject* cached_only_blocks(Core& core, PyObject*, PyObject*) {
+  return python.PyLong_FromSsize_t(static_cast<ssize_t>(core.blocks.cached_only_blocks()));
+}
+
+PyObject* withdraw(Core& core, PyObject*, PyObject* argument) {
+  return with_stripe(core, argument, [&](FreeBlocks::Stripe stripe) {
+    // Before it is done, so that nothing is lost where there is no memory.
+    Owned ranges(ranges_of(core.blocks.ranges(stripe)));
+    std::vector<FreeBlocks::Range> gone;
+    if (!ranges) return static_cast<PyObject*>(nullptr);
+    return core.blocks.withdraw(stripe, gone) ? ranges.release() : wrong("this stripe is in use");
+  });
+}
+
+PyObject* condemn(Core& core, PyObject*, PyObject* arguments) {
+  ssize_t blocks = 0, most = 0;
+  if (python.PyArg_ParseTuple(arguments, "nn", &blocks, &most) == 0) return nullptr;
+  if (blocks > 0 && most > 0) {
+    core.blocks.condemn(static_cast<std::size_t>(blocks), static_cast<std::size_t>(most));
+  }
+  return also(none);
+}
+
+PyObject* pardon(Core& core, PyObject*, PyObject*) {
+  for (const Block block : core.blocks.pardon()) {
+    bool cached = false;
+    // One that cannot be asked counts as unknown.
+    if (!is_cached(core, core.objects[block], cached)) python.PyErr_Clear();
+    core.blocks.give(block, cached, End::back);
+  }
+  return also(none);
+}
+
+PyObject* is_condemned(Core& core, PyObject*, PyObject* argument) {
+  return with_stripe(core, argument, [&](FreeBlocks::Stripe stripe) {
+    return python.PyBool_FromLong(core.blocks.is_condemned(stripe) ? 1 : 0);
+  });
+}
+
+PyObject* held(Core& core, PyObject*, PyObject* argument) {
+  return with_stripe(core, argument, [&](FreeBlocks::Stripe stripe) {
+    return python.PyLong_FromSsize_t(core.blocks.held(stripe));
+  });
+}
+
+PyObject* ranges(Core& core, PyObject*, PyObject* argument) {
+  return with_stripe(core, argument, [&](FreeBlocks::Stripe stripe) {
+    return ranges_of(core.blocks.ranges(stripe));
+  });
+}
+
+PyObject* stack(Core& core, PyObject*, PyObject* argument) {
+  return with_stripe(core, argument, [&](FreeBlocks::Stripe stripe) {
+    return objects_of(core, core.blocks.stack(stripe));
+  });
+}
+
+PyObject* cached_in(Core& core, PyObject*, PyObject* arguments) {
+  FreeBlocks::Stripe stripe = 0;
+  ssize_t most = 0;
+  if (python.PyArg_ParseTuple(arguments, "In", &stripe, &most) == 0) return nullptr;
+  if (stripe >= core.blocks.stripes()) return wrong("there is no such stripe");
+  return objects_of(
+      core, core.blocks.cached_in(stripe, static_cast<std::size_t>(std::max<ssize_t>(most, 0))));
+}
+
+bool forget_one(Core& core, Block block) noexcept {
+  bool cached = false;
+  if (!is_cached(core, core.objects[block], cached)) return false;
+  if (!cached) core.blocks.forget(block);
+  return true;
+}
+
+PyObject* forget(Core& core, PyObject*, PyObject* argument) {
+  const bool done = for_each(argument, [&](PyObject* number) {
+    Block block = 0;
+    return number_of(number, core.blocks.blocks(), block) && forget_one(core, block);
+  });
+  return done ? also(none) : nullptr;
+}
+
+PyObject* forget_all(Core& core, PyObject*, PyObject*) {
+  for (const Block block : core.blocks.all()) {
+    if (!forget_one(core, block)) return nullptr;
+  }
+  return also(none);
+}
+
+// ---- The type ----
+
+void end(PyObject* capsule) noexcept {
+  delete static_cast<Core*>(python.PyCapsule_GetPointer(capsule, kCapsule));
+}
+
+PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
+  PyObject *blocks = nullptr, *sizes = nullptr, *hash = nullptr;
+  ssize_t ask_below = 0;
+  if (python.PyArg_ParseTuple(arguments, "OOUn", &blocks, &sizes, &hash, &ask_below) == 0)
+    return nullptr;
+  if (words(self).core != nullptr) return wrong("begin() was called before");
+  try {
+    std::vector<Block> counts;
+    const bool known = for_each(sizes, [&](PyObject* size) {
+      return number_of(size, static_cast<Block>(-1), counts.emplace_back());
+    });
+    if (!known) return nullptr;
+    auto core = std::make_unique<Core>(counts, hash, ask_below);
+    core->objects.reserve(core->blocks.blocks());
+    if (!for_each(blocks, [&](PyObject* block) {
+          core->objects.push_back(also(block));
+          return true;
+        }))
+      return nullptr;
+    if (core->objects.size() != core->blocks.blocks()) return wrong("stripes of other blocks");
+    PyObject* const capsule = python.PyCapsule_New(core.get(), kCapsule, &end);
+    if (capsule == nullptr) return nullptr;
+    words(self).core = core.release();
+    publish(self);
+    return capsule;
+  } catch (const std::bad_alloc&) {
+    return python.PyErr_NoMemory();
+  }
+}
+
+PyMethod methods[] = {{"popleft", &method<popleft>, kNoArguments, nullptr},
+                      {"popleft_n", &method<popleft_n>, kOneArgument, nullptr},
+                      {"remove", &method<remove>, kOneArgument, nullptr},
+                      {"append", &method<append>, kOneArgument, nullptr},
+                      {"append_n", &method<append_n>, kOneArgument, nullptr},
+                      {"prepend_n", &method<prepend_n>, kOneArgument, nullptr},
+                      {"get_all_free_blocks", &method<get_all_free_blocks>, kNoArguments, nullptr},
+                      {"begin", &begin, kArgumentTuple, nullptr},
+                      {"add", &method<add>, kArgumentTuple, nullptr},
+                      {"empty", &method<empty>, kNoArguments, nullptr},
+                      {"any_empty", &method<any_empty>, kNoArguments, nullptr},
+                      {"cached_only", &method<cached_only>, kNoArguments, nullptr},
+                      {"cached_only_blocks", &method<cached_only_blocks>, kNoArguments, nullptr},
+                      {"withdraw", &method<withdraw>, kOneArgument, nullptr},
+                      {"condemn", &method<condemn>, kArgumentTuple, nullptr},
+                      {"pardon", &method<pardon>, kNoArguments, nullptr},
+                      {"is_condemned", &method<is_condemned>, kOneArgument, nullptr},
+                      {"held", &method<held>, kOneArgument, nullptr},
+                      {"ranges", &method<ranges>, kOneArgument, nullptr},
+                      {"stack", &method<stack>, kOneArgument, nullptr},
+                      {"cached_in", &method<cached_in>, kArgumentTuple, nullptr},
+                      {"forget", &method<forget>, kOneArgument, nullptr},
+                      {"forget_all", &method<forget_all>, kNoArguments, nullptr},
+                      {nullptr, nullptr, 0, nullptr}};
+
+PyObject* make_type() noexcept {
+  if (!python.resolve()) return nullptr;
+  PyObject* const builtins = python.PyEval_GetBuiltins();
+  value_error = python.PyDict_GetItemString(builtins, "ValueError");
+  PyObject* const object = python.PyDict_GetItemString(builtins, "object");
+  if (value_error == nullptr || object == nullptr) return nullptr;
+  const Owned size(python.PyObject_GetAttrString(object, "__basicsize__"));
+  none = python.Py_BuildValue("");
+  id_name = python.PyUnicode_InternFromString("block_id");
+  callback_name = python.PyUnicode_InternFromString("before_evicting");
+  if (!size || none == nullptr || id_name == nullptr || callback_name == nullptr) return nullptr;
+  // An interpreter without the lock has a larger head than others.
+  constexpr auto kAlign = static_cast<ssize_t>(alignof(Words));
+  head = (python.PyLong_AsSsize_t(size.get()) + kAlign - 1) / kAlign * kAlign;
+
+  const auto member = [](const char* name, std::size_t offset) {
+    return PyMember{name, kSsize, head + static_cast<ssize_t>(offset), kReadOnly, nullptr};
+  };
+  static PyMember members[] = {member("num_free_blocks", offsetof(Words, free)),
+                               member("fresh", offsetof(Words, loose)),
+                               member("aside", offsetof(Words, aside)),
+                               member("condemned", offsetof(Words, condemned)),
+                               member("refused", offsetof(Words, refused)),
+                               {nullptr, 0, 0, 0, nullptr}};
+  static PySlot slots[] = {{kSlotNew, reinterpret_cast<void*>(python.PyType_GenericNew)},
+                           {kSlotMethods, methods},
+                           {kSlotMembers, members},
+                           {0, nullptr}};
+  static PySpec spec = {kCapsule, static_cast<int>(head + static_cast<ssize_t>(sizeof(Words))), 0,
+                        kBaseType, slots};
+  return python.PyType_FromSpec(&spec);
+}
+
+}  // namespace
+
+PyObject* free_blocks_type() noexcept {
+  static PyObject* type = nullptr;
+  if (type == nullptr) type = make_type();
+  return type == nullptr ? nullptr : also(type);
+}
+
+}  // namespace kvcached::adapters
