@@ -57,6 +57,7 @@ _SIGNATURES = {
     "back_whole": [c_uint64, c_int64],
     "adapter_report": [c_char_p, c_char_p],
     "model_register": [POINTER(_Model), POINTER(_ModelInfo)],
+    "model_max_seq_len": [],
     "cache_create": [POINTER(_Geometry), POINTER(c_void_p)],
     "cache_destroy": [c_void_p],
     "cache_acquire": [c_void_p, c_uint64, c_uint, c_int64, POINTER(_Range), POINTER(c_size_t)],
@@ -69,6 +70,8 @@ _SIGNATURES = {
     "cache_wait_pressure": [c_void_p, c_int64],
     "cache_stripes": [c_void_p, POINTER(_Range), POINTER(c_size_t)],
 }
+
+_RESULTS = {"cache_pressure_word": POINTER(c_uint64), "model_max_seq_len": c_uint32}
 
 # Those that never wait; an acquire without a wait is one more.
 _QUICK = {"cache_release", "cache_expect", "cache_in_use", "cache_evicted", "cache_stripes",
@@ -87,7 +90,7 @@ class Library:
     def _bind(self, attribute, library, name, arguments):
         function = getattr(library, "kvcached_" + name)
         function.argtypes = arguments
-        function.restype = POINTER(c_uint64) if name == "cache_pressure_word" else c_int
+        function.restype = _RESULTS.get(name, c_int)
         setattr(self, attribute, function)
 
     def tag_push(self, tag):
@@ -115,6 +118,10 @@ class Library:
         info = _ModelInfo(sizeof(_ModelInfo))
         code = self._model_register(byref(model), byref(info))
         return code, info.capacity_tokens * info.bytes_per_token
+
+    def max_seq_len(self):
+        """Of the registered model, what can be held now. May wait; not for the scheduler's thread."""
+        return self._model_max_seq_len()
 
     def create_cache(self, segments, blocks, pinned):
         """Result code and a Cache. `segments` are (base, stride, block_bytes), `pinned` are

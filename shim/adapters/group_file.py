@@ -14,12 +14,11 @@ be launched before the rank may let the stripe go.
 """
 
 import ctypes
-import errno
-import fcntl
 import mmap
 import os
 import struct
-import time
+
+from _kvcached import bell, shared_file
 
 MAGIC = 0x70756F72672D766B  # "kv-group"
 VERSION = 1
@@ -39,46 +38,18 @@ UNDECIDED, ELASTIC, WHOLE = range(3)
 # backed for good; its library failed.
 SILENT, PLAIN, READY, BACKED, UNBACKED, BROKEN = range(6)
 
-_OFD_GETLK, _OFD_SETLK = 36, 37
-_FUTEX, _FUTEX_WAIT, _FUTEX_WAKE = 202, 0, 1
-_STALE = 60  # seconds after which a file that nobody holds is left over
-_PREFIX = "group-"
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
 class Unusable(Exception):
     """No group file, or not this engine's."""
 
 
-class _Time(ctypes.Structure):
-    _fields_ = [("seconds", ctypes.c_int64), ("nanoseconds", ctypes.c_int64)]
-
-
-def folder():
-    """The pool's folder, as the library chooses it."""
-    chosen = os.environ.get("KVCACHED_DIR")
-    if chosen:
-        return chosen
-    shared = os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK | os.X_OK)
-    return "%s/kvcached-%d" % ("/dev/shm" if shared else "/tmp", os.geteuid())
-
-
 def create(ranks):
     """A new file, for its scheduler. Raises OSError."""
-    where = folder()
-    os.makedirs(where, 0o700, exist_ok=True)
-    _sweep(where)
-    path = "%s/%s%d-%s" % (where, _PREFIX, os.getpid(), os.urandom(6).hex())
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    descriptor, path = shared_file.create("group-", _size(ranks, CAPACITY))
     try:
-        _lock(descriptor, 0)
-        # Reserved, or a full file system would end us at a later write.
-        os.posix_fallocate(descriptor, 0, _size(ranks, CAPACITY))
         file = File(descriptor, path, ranks, CAPACITY)
     except BaseException:
         os.close(descriptor)
-        os.unlink(path)
+        shared_file.unlink(path)
         raise
     words = file.words
     words[_VERSION], words[_RANKS], words[_CAPACITY] = VERSION, ranks, CAPACITY
@@ -88,17 +59,16 @@ def create(ranks):
 
 def join(path, rank):
     """The file at `path` for one of its ranks. Raises OSError or Unusable."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    descriptor, size = shared_file.open_own(path)
     try:
-        status = os.fstat(descriptor)
         head = struct.unpack("<4Q", os.pread(descriptor, 32, 0).ljust(32, b"\0"))
-        if head[:2] != (MAGIC, VERSION) or status.st_uid != os.geteuid():
+        if head[:2] != (MAGIC, VERSION):
             raise Unusable("not a group file of this version")
         _, _, ranks, capacity = head
         if not rank < ranks <= 4096 or not 0 < capacity <= 1 << 20 or (
-                status.st_size != _size(ranks, capacity)):
+                size != _size(ranks, capacity)):
             raise Unusable("a group file of %d ranks" % ranks)
-        if not _lock(descriptor, 1 + rank):
+        if not shared_file.lock(descriptor, 1 + rank):
             raise Unusable("rank %d is there already" % rank)
         return File(descriptor, path, ranks, capacity)
     except BaseException:
@@ -131,33 +101,24 @@ class File:
         return self._heads[1 + rank]
 
     def unlink(self):
-        """Nobody else can join any more; nothing stays behind, however the engine ends."""
-        try:
-            os.unlink(self.path)
-        except OSError:
-            pass
+        """Nobody else can join any more."""
+        shared_file.unlink(self.path)
 
     def alive(self, rank):
-        return _held(self.descriptor, 1 + rank)
-
-    # ---- Bells: a counter that its owner raises when it has written something ------------------
+        return shared_file.held(self.descriptor, 1 + rank)
 
     def ring(self, owner):
-        """`owner`: a rank, or -1 for the scheduler."""
+        """After something was written. `owner`: a rank, or -1 for the scheduler."""
         head = self._heads[1 + owner]
         head[BELL] = head[BELL] + 1 & 0xFFFFFFFF
-        _libc.syscall(_FUTEX, self._bell(owner), _FUTEX_WAKE, 1 << 30, None, None, 0)
+        bell.wake(self._bell(owner))
 
     def wait(self, owner, seen, seconds):
         """Until the owner's bell is not `seen` any more, at most so long."""
-        wait = _Time(int(seconds), int(seconds % 1 * 1e9))
-        if _libc.syscall(_FUTEX, self._bell(owner), _FUTEX_WAIT, ctypes.c_uint32(seen),
-                         ctypes.byref(wait), None, 0) and (
-                ctypes.get_errno() not in (errno.EAGAIN, errno.EINTR, errno.ETIMEDOUT)):
-            time.sleep(min(seconds, 0.001))
+        bell.wait(self._bell(owner), seen, seconds)
 
     def _bell(self, owner):
-        return ctypes.c_void_p(self._address + 8 * (PAGE * (1 + owner) + BELL))
+        return self._address + 8 * (PAGE * (1 + owner) + BELL)
 
     # ---- Texts -------------------------------------------------------------------------------
 
@@ -179,47 +140,3 @@ class File:
 
 def _size(ranks, capacity):
     return 8 * (PAGE * (1 + ranks) + (3 + 2 * ranks) * capacity)
-
-
-# ---- Life: a locked byte for each process; the kernel unlocks it when the process dies -----------
-
-_WRITE, _UNLOCKED = 1, 2
-
-
-def _flock(byte):
-    return struct.pack("hhqqi4x", _WRITE, 0, byte, 1, 0)
-
-
-def _lock(descriptor, byte):
-    try:
-        fcntl.fcntl(descriptor, _OFD_SETLK, _flock(byte))
-        return True
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-
-
-def _held(descriptor, byte):
-    """By another process."""
-    found = fcntl.fcntl(descriptor, _OFD_GETLK, _flock(byte))
-    return struct.unpack("hhqqi4x", found)[0] != _UNLOCKED
-
-
-def _sweep(where):
-    """Removes what schedulers that died while they started left behind."""
-    for name in os.listdir(where):
-        if not name.startswith(_PREFIX):
-            continue
-        path = where + "/" + name
-        try:
-            if time.time() - os.stat(path).st_mtime < _STALE:
-                continue
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                if not _held(descriptor, 0):
-                    os.unlink(path)
-            finally:
-                os.close(descriptor)
-        except OSError:
-            pass

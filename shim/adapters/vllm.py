@@ -14,6 +14,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
   EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
   EngineCore.post_step: all launches of the step are out: take back
   EngineCoreProc._handle_client_request: woken without one: take back, too (vllm_idle.py)
+  InputProcessor: in a front end: how long a request may be (vllm_length.py)
 
 With several GPUs the same seams are met in different processes (vllm_group.py).
 """
@@ -24,7 +25,7 @@ import logging
 import os
 import threading
 
-from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group, vllm_idle
+from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group, vllm_idle, vllm_length
 
 # What every elastic engine runs through, in the scheduler's process and in a worker's. Of the two
 # model runners only one is used.
@@ -42,6 +43,8 @@ RUNNERS = (
     "vllm.v1.worker.gpu.attn_utils",
     "vllm.v1.worker.gpu_model_runner",
 )
+# Where the length of requests is checked, and who starts engines.
+FRONT_ENDS = ("vllm.v1.engine.input_processor", "vllm.v1.engine.utils")
 # The questions of KVCacheManager that may be answered no for want of memory. Where a release has
 # the second, it asks it of the whole request before the first.
 RETRIED = ("allocate_slots", "can_fit_full_sequence")
@@ -113,7 +116,8 @@ def engine_core(module):
                 if ranks is not None:
                     ranks.watch(self)
                 if wakes:
-                    vllm_idle.watch(self, allocation.balloon, wakes)
+                    vllm_idle.watch(self, allocation.balloon, wakes, vllm_length.teller(
+                        allocation) if ranks is None and allocation.registered else None)
             elif allocation is not None and allocation.elastic:
                 allocation.give_up(allocation.trouble_was or "no block pool came")
                 allocation.must_back()
@@ -474,6 +478,8 @@ SEAMS = seams.Seams({
     "vllm.v1.core.kv_cache_manager": kv_cache_manager,
     "vllm.v1.core.sched.scheduler": scheduler,
     "vllm.v1.engine.core": engine_core,
+    FRONT_ENDS[0]: vllm_length.input_processor,
+    FRONT_ENDS[1]: vllm_length.engine_utils,
     "vllm.v1.worker.gpu_worker": gpu_worker,
     "vllm.v1.worker.utils": worker_utils,
     "vllm.v1.worker.gpu.attn_utils": attn_utils,

@@ -49,6 +49,12 @@ def layer_specs(group):
     return list((getattr(spec, "kv_cache_specs", None) or {"": spec}).values())
 
 
+def layer_window(spec):
+    """Tokens that a layer looks back at most; 0: all of them."""
+    window = getattr(spec, "sliding_window", None)
+    return window if isinstance(window, int) else 0
+
+
 class Allocation:
     """The KV cache of one engine, from its tensors to its balloon. `elastic` are the addresses of
     allocations that are not backed as a whole: as long as there are any, either the balloon stands
@@ -64,6 +70,7 @@ class Allocation:
         self.elastic = []
         self.cache = None
         self.balloon = None
+        self.registered = False  # the model's shape, as all layers have it
         self.state = ""
         self.trouble_was = ""
 
@@ -153,6 +160,8 @@ class Allocation:
             sum(len(group.layer_names) for group in groups), shape[0], shape[1],
             shape[2].itemsize, model.max_model_len, spec.block_size)
         if code == client.OK:
+            self.registered = not any(layer_window(spec) for group in groups
+                                      for spec in layer_specs(group))
             self._fit(model, limit)
 
     def _fit(self, model, limit):
@@ -209,8 +218,8 @@ class Allocation:
         blocks = 0
         for group in self.kv_cache_config.kv_cache_groups:
             spec = group.kv_cache_spec
-            window = getattr(spec, "sliding_window", None)
-            kept = min(tokens, window + in_flight) if isinstance(window, int) else tokens
+            window = layer_window(spec)
+            kept = min(tokens, window + in_flight) if window else tokens
             blocks += 1 - -kept // spec.block_size
         return min(self.blocks - 1, blocks)
 

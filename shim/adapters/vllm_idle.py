@@ -40,18 +40,22 @@ def wrap(module, settle):
         return None
 
 
-def watch(engine, balloon, wake):
-    """Starts the thread, for an engine that has an input queue."""
+def watch(engine, balloon, wake, tell):
+    """Starts the thread, for an engine that has an input queue. `tell`: called about once a second,
+    or None."""
     if getattr(engine, "input_queue", None) is not None and balloon.cache is not None:
         balloon.woken = True  # before the thread, which may end at once and take it back
-        threading.Thread(target=_watch, args=(weakref.ref(engine), balloon, wake),
+        threading.Thread(target=_watch, args=(weakref.ref(engine), balloon, wake, tell),
                          name="kvcached-idle", daemon=True).start()
 
 
-def _watch(engine, balloon, wake):
+def _watch(engine, balloon, wake, tell):
     try:
-        wait_ms = LOOK_MS
+        wait_ms, told = LOOK_MS, 0.0
         while engine() is not None and not balloon.pinning:
+            if tell is not None and time.monotonic() - told >= LOOK_MS / 1000:
+                told = time.monotonic()
+                tell()
             code = balloon.cache.wait_pressure(wait_ms)
             if code not in (client.OK, client.SHORT):
                 break

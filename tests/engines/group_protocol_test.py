@@ -21,7 +21,7 @@ STRESS = bool(os.environ.get("KVCACHED_STRESS"))
 def die(file, byte):
     """Unlocks what the kernel unlocks when a process dies."""
     unlock = struct.pack("hhqqi4x", 2, 0, byte, 1, 0)
-    fcntl.fcntl(file.descriptor, group_file._OFD_SETLK, unlock)
+    fcntl.fcntl(file.descriptor, worlds.package.shared_file._OFD_SETLK, unlock)
 
 
 class Cache:

@@ -88,6 +88,29 @@ class Simulated(unittest.TestCase):
         self.assertGreater(guest["peak"], 140 * MIB - resting["kept"] + 20 * MIB)
         self.assertLess(resting["left"], resting["kept"] - 20 * MIB)
 
+    def test_while_another_is_guaranteed_most_front_ends_accept_shorter_requests(self):
+        def start(**settings):
+            engine = subprocess.Popen(
+                [sys.executable, "-B", str(HERE / "simulated_length.py")], text=True,
+                env=environment(folder, **settings), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.addCleanup(engine.communicate)
+            self.addCleanup(engine.kill)
+            return engine
+
+        def accepted():
+            return int(engine.stdout.readline())
+
+        with tempfile.TemporaryDirectory() as folder:
+            engine = start(KVCACHED_NAME="first", KVCACHED_POOL="100MiB")
+            full = accepted()
+            other = start(KVCACHED_NAME="guaranteed", KVCACHED_MIN="78MiB")
+            self.assertIn(accepted(), range(1, full))
+            for ended in (other, engine):
+                ended.communicate("")
+                self.assertEqual(ended.returncode, 0)
+                if ended is other:
+                    self.assertEqual(accepted(), full)
+
     def test_switched_off_the_engine_is_alone_with_the_driver(self):
         done = self.run_engine(KVCACHED_DISABLE="1")
         self.assertNotEqual(done.returncode, 0)

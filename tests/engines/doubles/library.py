@@ -26,6 +26,7 @@ class Library:
         self.caches = []
         self.states = []
         self.limit = 1 << 40  # bytes that this tenant can have
+        self.longest = 1 << 30  # tokens of the longest request that fits now
         self.next_address = 0x7F0000000000
         self.models = []
 
@@ -39,6 +40,9 @@ class Library:
             else:
                 self.plain_allocations.discard(len(self.elastic))
         return address
+
+    def max_seq_len(self):
+        return self.longest
 
     def tag_push(self, tag):
         self.tags.append(tag)

@@ -112,7 +112,7 @@ class Paths(unittest.TestCase):
 
 class Known(unittest.TestCase):
     def test_all_seams_are_known(self):
-        self.assertEqual(SEAMS.unknown(adapter.REQUIRED + adapter.RUNNERS), "")
+        self.assertEqual(SEAMS.unknown(adapter.REQUIRED + adapter.RUNNERS + adapter.FRONT_ENDS), "")
 
     def test_a_name_imported_before_the_adapter_came(self):
         utils, attn_utils = (importlib.import_module("vllm.v1.worker." + name)
