@@ -1,4 +1,4 @@
-// What the library uses of CPython, found in the process: all of it in the stable ABI since 3.2, so
+// What the library uses of CPython, found in the process: all of it in the stable ABI since 3.4, so
 // that nothing of Python is needed to build it.
 //
 // Every call wants the interpreter's lock.
@@ -37,7 +37,8 @@ struct PySlot {  // PyType_Slot
   int slot;
   void* value;
 };
-constexpr int kSlotDoc = 56, kSlotMethods = 64, kSlotNew = 65, kSlotMembers = 72;
+constexpr int kSlotDealloc = 52, kSlotMethods = 64, kSlotNew = 65, kSlotMembers = 72,
+              kSlotFree = 74;
 
 struct PySpec {  // PyType_Spec
   const char* name;
@@ -51,39 +52,39 @@ constexpr unsigned kBaseType = 1U << 10 | 1U << 18;  // BASETYPE, DEFAULT
 constexpr int kFileInput = 257;  // Py_file_input
 
 struct Python {
-#define KVCACHED_PYTHON(USE)                                               \
-  USE(int, Py_IsInitialized, ())                                           \
-  USE(int, Py_AddPendingCall, (int (*)(void*), void*))                     \
-  USE(void, Py_IncRef, (PyObject*))                                        \
-  USE(void, Py_DecRef, (PyObject*))                                        \
-  USE(PyObject*, Py_CompileString, (const char*, const char*, int))        \
-  USE(PyObject*, PyEval_EvalCode, (PyObject*, PyObject*, PyObject*))       \
-  USE(PyObject*, PyEval_GetBuiltins, ())                                   \
-  USE(PyObject*, PyDict_New, ())                                           \
-  USE(int, PyDict_SetItemString, (PyObject*, const char*, PyObject*))      \
-  USE(PyObject*, PyDict_GetItemString, (PyObject*, const char*))           \
-  USE(PyObject*, PyUnicode_FromString, (const char*))                      \
-  USE(PyObject*, PyUnicode_InternFromString, (const char*))                \
-  USE(PyObject*, PyLong_FromSsize_t, (ssize_t))                            \
-  USE(ssize_t, PyLong_AsSsize_t, (PyObject*))                              \
-  USE(PyObject*, PyBool_FromLong, (long))                                  \
-  USE(PyObject*, PyList_New, (ssize_t))                                    \
-  USE(int, PyList_SetItem, (PyObject*, ssize_t, PyObject*))                \
-  USE(int, PyList_Append, (PyObject*, PyObject*))                          \
-  USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))                 \
-  USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))         \
-  USE(PyObject*, PyObject_GetIter, (PyObject*))                            \
-  USE(PyObject*, PyIter_Next, (PyObject*))                                 \
-  USE(PyObject*, PyObject_CallFunctionObjArgs, (PyObject*, ...))           \
-  USE(int, PyArg_ParseTuple, (PyObject*, const char*, ...))                \
-  USE(PyObject*, Py_BuildValue, (const char*, ...))                        \
-  USE(PyObject*, PyCapsule_New, (void*, const char*, void (*)(PyObject*))) \
-  USE(void*, PyCapsule_GetPointer, (PyObject*, const char*))               \
-  USE(PyObject*, PyType_FromSpec, (PySpec*))                               \
-  USE(PyObject*, PyType_GenericNew, (PyObject*, PyObject*, PyObject*))     \
-  USE(PyObject*, PyErr_Occurred, ())                                       \
-  USE(PyObject*, PyErr_NoMemory, ())                                       \
-  USE(void, PyErr_SetString, (PyObject*, const char*))                     \
+#define KVCACHED_PYTHON(USE)                                           \
+  USE(int, Py_IsInitialized, ())                                       \
+  USE(int, Py_AddPendingCall, (int (*)(void*), void*))                 \
+  USE(void, Py_IncRef, (PyObject*))                                    \
+  USE(void, Py_DecRef, (PyObject*))                                    \
+  USE(PyObject*, Py_CompileString, (const char*, const char*, int))    \
+  USE(PyObject*, PyEval_EvalCode, (PyObject*, PyObject*, PyObject*))   \
+  USE(PyObject*, PyEval_GetBuiltins, ())                               \
+  USE(PyObject*, PyDict_New, ())                                       \
+  USE(int, PyDict_SetItemString, (PyObject*, const char*, PyObject*))  \
+  USE(PyObject*, PyDict_GetItemString, (PyObject*, const char*))       \
+  USE(PyObject*, PyUnicode_FromString, (const char*))                  \
+  USE(PyObject*, PyUnicode_InternFromString, (const char*))            \
+  USE(PyObject*, PyLong_FromSsize_t, (ssize_t))                        \
+  USE(ssize_t, PyLong_AsSsize_t, (PyObject*))                          \
+  USE(PyObject*, PyBool_FromLong, (long))                              \
+  USE(PyObject*, PyList_New, (ssize_t))                                \
+  USE(int, PyList_SetItem, (PyObject*, ssize_t, PyObject*))            \
+  USE(int, PyList_Append, (PyObject*, PyObject*))                      \
+  USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))             \
+  USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))     \
+  USE(PyObject*, PyObject_GetIter, (PyObject*))                        \
+  USE(PyObject*, PyIter_Next, (PyObject*))                             \
+  USE(PyObject*, PyObject_CallFunctionObjArgs, (PyObject*, ...))       \
+  USE(int, PyArg_ParseTuple, (PyObject*, const char*, ...))            \
+  USE(PyObject*, Py_BuildValue, (const char*, ...))                    \
+  USE(PyObject*, PyObject_Type, (PyObject*))                           \
+  USE(void*, PyType_GetSlot, (PyObject*, int))                         \
+  USE(PyObject*, PyType_FromSpec, (PySpec*))                           \
+  USE(PyObject*, PyType_GenericNew, (PyObject*, PyObject*, PyObject*)) \
+  USE(PyObject*, PyErr_Occurred, ())                                   \
+  USE(PyObject*, PyErr_NoMemory, ())                                   \
+  USE(void, PyErr_SetString, (PyObject*, const char*))                 \
   USE(void, PyErr_Clear, ())
 // NOLINTNEXTLINE(bugprone-macro-parentheses)
 #define USE(Result, Name, Arguments) Result(*Name) Arguments = nullptr;

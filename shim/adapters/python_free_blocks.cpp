@@ -14,8 +14,6 @@ namespace {
 using Block = FreeBlocks::Block;
 using End = FreeBlocks::End;
 
-constexpr char kCapsule[] = "_kvcached.FreeBlocks";
-
 Python python;
 PyObject* none = nullptr;
 PyObject* value_error = nullptr;
@@ -69,9 +67,9 @@ struct Core {
   }
 };
 
-// An instance's memory behind its head. The core belongs to the capsule that `begin` returns.
+// An instance's memory behind its head.
 struct Words {
-  Core* core;
+  Core* core;  // its own, made by begin()
   ssize_t free, loose, aside, condemned, refused;
 };
 
@@ -375,8 +373,12 @@ PyObject* forget_all(Core& core, PyObject*, PyObject*) {
 
 // ---- The type ----
 
-void end(PyObject* capsule) noexcept {
-  delete static_cast<Core*>(python.PyCapsule_GetPointer(capsule, kCapsule));
+// A type that is made at run time is let go of by each of its instances, and so are those derived.
+void dealloc(PyObject* self) noexcept {
+  const Owned type(python.PyObject_Type(self));
+  delete words(self).core;
+  reinterpret_cast<void (*)(PyObject*)>(python.PyType_GetSlot(type.get(), kSlotFree))(self);
+  python.Py_DecRef(type.get());
 }
 
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
@@ -399,11 +401,9 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
         }))
       return nullptr;
     if (core->objects.size() != core->blocks.blocks()) return wrong("stripes of other blocks");
-    PyObject* const capsule = python.PyCapsule_New(core.get(), kCapsule, &end);
-    if (capsule == nullptr) return nullptr;
     words(self).core = core.release();
     publish(self);
-    return capsule;
+    return also(none);
   } catch (const std::bad_alloc&) {
     return python.PyErr_NoMemory();
   }
@@ -458,12 +458,14 @@ PyObject* make_type() noexcept {
                                member("condemned", offsetof(Words, condemned)),
                                member("refused", offsetof(Words, refused)),
                                {nullptr, 0, 0, 0, nullptr}};
-  static PySlot slots[] = {{kSlotNew, reinterpret_cast<void*>(python.PyType_GenericNew)},
+  static PySlot slots[] = {{kSlotDealloc, reinterpret_cast<void*>(&dealloc)},
+                           {kSlotNew, reinterpret_cast<void*>(python.PyType_GenericNew)},
                            {kSlotMethods, methods},
                            {kSlotMembers, members},
                            {0, nullptr}};
-  static PySpec spec = {kCapsule, static_cast<int>(head + static_cast<ssize_t>(sizeof(Words))), 0,
-                        kBaseType, slots};
+  static PySpec spec = {"_kvcached.FreeBlocks",
+                        static_cast<int>(head + static_cast<ssize_t>(sizeof(Words))), 0, kBaseType,
+                        slots};
   return python.PyType_FromSpec(&spec);
 }
 

@@ -27,7 +27,7 @@ class StripedQueue(FreeBlocks):
         self.before_evicting = before_evicting
         # The attribute behind vLLM's property, where there is one.
         known_by = "_block_hash" if hasattr(blocks[0], "_block_hash") else "block_hash"
-        self._core = self.begin(blocks, [count for _, count in stripes], known_by, ask_below)
+        self.begin(blocks, [count for _, count in stripes], known_by, ask_below)
         self.stripe_of = []
         for index, (_, count) in enumerate(stripes):
             self.stripe_of.extend([index] * count)

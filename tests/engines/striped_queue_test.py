@@ -168,6 +168,19 @@ class Life(unittest.TestCase):
         gc.collect()
         self.assertIsNone(seen())
 
+    def test_it_lets_go_of_its_type(self):
+        for kind in (striped_queue.StripedQueue, striped_queue.FreeBlocks):
+            make().popleft_n(0), striped_queue.FreeBlocks()
+            gc.collect()
+            before = sys.getrefcount(kind)
+            for _ in range(50):
+                queue = make()
+                queue.cycle = queue
+                striped_queue.FreeBlocks()
+                del queue
+            gc.collect()
+            self.assertEqual(sys.getrefcount(kind), before)
+
     def test_calls_leave_no_references(self):
         queue = make()
         queue.add(0, 10)
