@@ -19,7 +19,7 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 # time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU.
 STRIPES_BUSY = 1
 EVICTIONS_BUSY = 32
-PAUSE = 0.25
+PAUSE = 0.5
 # An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
 # some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that
 # nobody wakes, without an input queue, hands back all at once.)
