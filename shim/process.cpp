@@ -309,6 +309,7 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   const cache::Ground ground{state_.driver, *m, *state_.device(device)->scratch};
   const cache::Result made = cache::Buffer::create(ground, size, context, buffer);
   if (made != cache::Result::ok) {
+    if (buffer != nullptr) state_.end(buffer);
     if (guess) m->uncharge(kept);
     return false;
   }

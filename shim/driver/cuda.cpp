@@ -82,6 +82,7 @@ class CudaDriver final : public Driver {
 
   Status unreserve(Address base, Bytes size) noexcept override {
     if (exiting) return Status::lost;
+    if (!undo_refused(base, size)) return Status::failed;
     return status_of(cuda_.cuMemAddressFree(base, size.value), "cuMemAddressFree");
   }
 
@@ -107,6 +108,7 @@ class CudaDriver final : public Driver {
 
   Status map(Address at, Bytes size, Handle handle, DeviceId device) noexcept override {
     if (exiting) return Status::lost;
+    if (!undo_refused(at, size)) return Status::failed;
     const auto lock = lock_peers();
     const auto result = cuda_.cuMemMap(at, size.value, 0, handle.value, 0);
     if (result != CUDA_SUCCESS) {
@@ -114,7 +116,7 @@ class CudaDriver final : public Driver {
     }
     const auto access = allow(at, size, device);
     if (access != CUDA_SUCCESS) {
-      cuda_.cuMemUnmap(at, size.value);
+      if (cuda_.cuMemUnmap(at, size.value) != CUDA_SUCCESS) refused_to_unmap(at, size);
       return status_of(access, "cuMemSetAccess");
     }
     if (lock) peers_.mapped(at, {size, device});
@@ -259,6 +261,33 @@ class CudaDriver final : public Driver {
   }
 
  private:
+  struct Range {
+    Address at;
+    Bytes size;
+  };
+
+  // A mapping without access that would not go: to our callers nothing is mapped there.
+  void refused_to_unmap(Address at, Bytes size) noexcept {
+    const std::lock_guard lock(refused_mutex_);
+    try {
+      refused_.push_back({at, size});
+    } catch (...) {
+      warn("no memory to remember a mapping of ours: its addresses stay taken");
+    }
+  }
+
+  // Before a range is mapped or freed. False: something is mapped in it still.
+  bool undo_refused(Address base, Bytes size) noexcept {
+    const std::lock_guard lock(refused_mutex_);
+    const auto inside = [=](const Range& range) {
+      return range.at < base + size.value && base < range.at + range.size.value;
+    };
+    std::erase_if(refused_, [&](const Range& range) {
+      return inside(range) && cuda_.cuMemUnmap(range.at, range.size.value) == CUDA_SUCCESS;
+    });
+    return std::none_of(refused_.begin(), refused_.end(), inside);
+  }
+
   // Mappings are listed for peers to come; with one device there are none, and nothing to lock.
   std::unique_lock<std::mutex> lock_peers() noexcept {
     return several_devices_ ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
@@ -328,6 +357,8 @@ class CudaDriver final : public Driver {
   std::map<int, ContextId> contexts_;  // by ordinal
   std::mutex undropped_mutex_;
   std::vector<Open> undropped_;  // fences that the driver would not let go
+  std::mutex refused_mutex_;
+  std::vector<Range> refused_;
 };
 
 CudaDriver* instance() noexcept {

@@ -76,6 +76,16 @@ TEST(Behaviour, SixtyFourThreadsAtOnce) {
   }
 }
 
+// The simulated driver refuses calls about one handle that overlap; latency makes them overlap.
+TEST(Behaviour, ThreadsThatAllocateAtOnceShareScratchInTurn) {
+  auto variables = elastic();
+  variables["SIM_GPU_LATENCY"] = "1";
+  const auto outcome = run_program({program("behaviour"), "threads"}, variables);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "wrong answers 0\nlost 0\n");
+  EXPECT_EQ(outcome.err, "");
+}
+
 class Contexts : public testing::TestWithParam<const char*> {};
 
 TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {

@@ -1,6 +1,8 @@
 // Failures from a control file, and other settings.
+#include <atomic>
 #include <chrono>
 #include <fstream>
+#include <thread>
 #include <vector>
 
 #include "tests/sim/alone.hpp"
@@ -124,6 +126,42 @@ TEST(Alone, DISABLED_Latency) {
   for (int i = 0; i < 100; ++i) const driver_facts::Memory memory(kPage);
   // At least that; how much more depends on the machine.
   EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::microseconds(1700));
+}
+
+TEST(Settings, ThreadsThatUseOneHandleAtOnceAreRefused) {
+  EXPECT_TRUE(passes_alone("OneHandle", {{"SIM_GPU_LATENCY", "1"}}));
+}
+
+/// Whether one of two threads hears UNKNOWN, mapping and unmapping for a while.
+bool refused(CUmemGenericAllocationHandle first, CUmemGenericAllocationHandle second) {
+  driver_facts::Range range(2 * kPage);
+  std::atomic<bool> heard{false};
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  const auto map = [&](CUdeviceptr at, CUmemGenericAllocationHandle handle) {
+    while (!heard && std::chrono::steady_clock::now() < until) {
+      const CUresult mapped = cuMemMap(at, kPage, 0, handle, 0);
+      const CUresult accessed =
+          mapped == CUDA_SUCCESS ? driver_facts::allow(at, kPage) : CUDA_SUCCESS;
+      CUresult unmapped = CUDA_SUCCESS;
+      do {
+        if (mapped == CUDA_SUCCESS) unmapped = cuMemUnmap(at, kPage);
+        for (const CUresult result : {mapped, accessed, unmapped})
+          if (result == CUDA_ERROR_UNKNOWN) heard = true;
+      } while (unmapped == CUDA_ERROR_UNKNOWN);
+    }
+  };
+  std::thread other([&] { map(range.at() + kPage, second); });
+  map(range.at(), first);
+  other.join();
+  return heard;
+}
+
+TEST(Alone, DISABLED_OneHandle) {
+  ASSERT_TRUE(Gpu::get().present);
+  const driver_facts::Memory one(kPage);
+  const driver_facts::Memory two(kPage);
+  EXPECT_TRUE(refused(one.handle(), one.handle()));
+  EXPECT_FALSE(refused(one.handle(), two.handle()));
 }
 
 TEST(Settings, SeveralGpusHaveTheirOwnNamesAndMemory) {

@@ -1,13 +1,14 @@
 // link: -lcuda
 // Everything that an engine does with elastic memory, while the driver refuses one call or another.
-// Arguments: the call, and a file that SIM_GPU_FAULTS names. Says what went wrong beyond "out of
-// memory", a line for each; "rounds N" at the end.
+// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names. Says what went
+// wrong beyond "out of memory", a line for each; "rounds N" at the end.
 #include <dlfcn.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -263,8 +264,11 @@ int main(int, char** arguments) {
     std::string rules;
     const bool storm = nth > kRounds;
     for (int i = storm ? 1 : nth; i <= (storm ? kRounds : nth); ++i) {
-      rules +=
-          call + " nth=" + std::to_string(i) + " error=" + std::to_string(kErrors[i % 5]) + "\n";
+      std::istringstream calls(call);
+      for (std::string one; std::getline(calls, one, '_');) {
+        rules +=
+            one + " nth=" + std::to_string(i) + " error=" + std::to_string(kErrors[i % 5]) + "\n";
+      }
     }
     round_name = call + (storm ? " in a row" : " nth " + std::to_string(nth));
     set_faults(file, rules);
