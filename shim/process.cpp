@@ -421,6 +421,7 @@ void Process::context_closing(driver::ContextId context) noexcept {
 }
 
 void Process::context_closed(driver::ContextId context, bool gone) noexcept {
+  driver::context_closed(context, gone);
   if (!gone) return;
   try {
     for (const auto& buffer : state_.registry.take_all(context)) {

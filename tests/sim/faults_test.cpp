@@ -82,6 +82,17 @@ TEST(Alone, DISABLED_Chance) {
   EXPECT_EQ(failed(ask(400)), 0);
 }
 
+TEST(Faults, ACallMayTakeLonger) {
+  EXPECT_TRUE(passes_with_faults("Delay", "cuMemGetInfo nth=2 delay=100 error=0"));
+}
+
+TEST(Alone, DISABLED_Delay) {
+  ASSERT_TRUE(Gpu::get().present);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(ask(2), (std::vector<CUresult>{CUDA_SUCCESS, CUDA_SUCCESS}));
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(100));
+}
+
 TEST(Faults, NameMeansAllGenerationsOfACallAndNoOther) {
   EXPECT_TRUE(passes_with_faults("Names", ""));
 }
