@@ -26,8 +26,8 @@ std::string control_file() {
 
 bool passes_with_faults(const std::string& test, const std::string& faults) {
   const Folder folder;
-  write(folder.path("faults"), faults);
-  return passes_alone(test, {{"SIM_GPU_FAULTS", folder.path("faults")}});
+  write(folder / "faults", faults);
+  return passes_alone(test, {{"SIM_GPU_FAULTS", folder / "faults"}});
 }
 
 /// Results of as many cuMemGetInfo calls.
