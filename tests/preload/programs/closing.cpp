@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 int main(int, char** arguments) {
   using std::chrono::milliseconds;
@@ -19,8 +20,7 @@ int main(int, char** arguments) {
   CUdeviceptr at = 0;
   cuInit(0);
   if (primary) {
-    cuDevicePrimaryCtxRetain(&context, 0);
-    cuCtxSetCurrent(context);
+    use_gpu();
   } else {
     cuCtxCreate_v2(&context, 0, 0);
   }
@@ -41,8 +41,7 @@ int main(int, char** arguments) {
   std::size_t free = 0;
   std::size_t total = 0;
   if (primary) {
-    cuDevicePrimaryCtxRetain(&context, 0);
-    cuCtxSetCurrent(context);
+    use_gpu();
   } else {
     cuCtxCreate_v2(&context, 0, 0);
   }

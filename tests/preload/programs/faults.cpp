@@ -15,6 +15,7 @@
 
 #include "shim/driver/cuda_abi.hpp"
 #include "shim/include/kvcached.h"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -245,11 +246,8 @@ void set_faults(const char* file, const std::string& rules) {
 int main(int, char** arguments) {
   const std::string call = arguments[1];
   const char* file = arguments[2];
-  CUcontext context = nullptr;
   CUdeviceptr plain = 0;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  CUcontext context = use_gpu();
   cuMemAlloc_v2(&plain, 4096);
   round_name = "first";
   everything(context, plain);
