@@ -309,6 +309,7 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   const cache::Ground ground{state_.driver, *m, *state_.device(device)->scratch};
   const cache::Result made = cache::Buffer::create(ground, size, context, buffer);
   if (made != cache::Result::ok) {
+    if (buffer != nullptr) state_.end(buffer);
     if (guess) m->uncharge(kept);
     return false;
   }
@@ -420,6 +421,7 @@ void Process::context_closing(driver::ContextId context) noexcept {
 }
 
 void Process::context_closed(driver::ContextId context, bool gone) noexcept {
+  driver::context_closed(context, gone);
   if (!gone) return;
   try {
     for (const auto& buffer : state_.registry.take_all(context)) {

@@ -63,14 +63,14 @@ Result Buffer::back_locked(Piece& piece, Pages& kept) noexcept {
   if (status != driver::Status::ok) return result_of(status);
   piece.held = true;
 
-  status = unmap(piece.run);
+  status = unalias(piece.run);
   if (status == driver::Status::ok) {
     status = driver_.map(address(piece.run), bytes(piece.run), piece.handle, device());
     if (status == driver::Status::ok) {
       piece.backed = true;
       piece.needs = 1;
     } else {
-      piece.lost = alias(piece.run) != driver::Status::ok;
+      restore(piece);
     }
   }
   const bool released = !piece.backed && release_extent(piece);
@@ -96,7 +96,7 @@ Result Buffer::unback(std::size_t piece, Pages& freed) noexcept {
 // pre: the piece is backed, not needed, and counted as stranded.
 
 Result Buffer::strip_locked(Piece& piece, Pages& freed) noexcept {
-  driver::Status status = unmap(piece.run);
+  driver::Status status = unmap(piece);
   if (status != driver::Status::ok) return result_of(status);
   status = alias(piece.run);
   if (status == driver::Status::ok) {

@@ -277,14 +277,14 @@ void Cache::set_pressure(Pages pages) noexcept {
     const std::lock_guard lock(mutex_);
     if (pressure_.exchange(blocks) == 0 && blocks != 0) progress_.notify_all();
   }
-  const std::lock_guard lock(reclaim_mutex_);
+  const std::lock_guard lock(telling_);
   const bool rises = blocks > std::exchange(told_, blocks);
-  if (rises && tell_) tell_(blocks);
+  if (rises) listener_.tell(blocks);
 }
 
 void Cache::on_reclaim(std::function<void(std::uint64_t)> tell) noexcept {
-  const std::lock_guard lock(reclaim_mutex_);
-  tell_ = std::move(tell);
+  const std::lock_guard lock(telling_);
+  listener_.set(std::move(tell));
   told_ = 0;
 }
 

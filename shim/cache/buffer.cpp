@@ -28,7 +28,7 @@ Result Buffer::create(const Ground& ground, Bytes requested, driver::ContextId c
     // make_shared cannot reach the private constructor.
     std::shared_ptr<Buffer> buffer(new Buffer(ground, requested, context));
     const Result result = buffer->reserve_and_alias();
-    if (result == Result::ok) out = std::move(buffer);
+    if (result == Result::ok || buffer->withdraw() == Result::not_now) out = std::move(buffer);
     return result;
   } catch (const std::bad_alloc&) {
     return Result::failed;
@@ -72,11 +72,11 @@ Result Buffer::alias_all(Order cap) {
     }
     pieces.push_back(Piece{run});
   }
-  if (result == Result::ok) {
-    pieces_ = std::move(pieces);
-    return result;
-  }
-  for (const Piece& piece : pieces) unmap(piece.run);
+  pieces_ = std::move(pieces);
+  if (result == Result::ok) return result;
+  std::erase_if(pieces_,
+                [this](const Piece& piece) { return unalias(piece.run) == driver::Status::ok; });
+  if (!pieces_.empty()) return Result::failed;  // nothing can be aliased where they are
   give_unused_scratch();
   return result;
 }
@@ -148,37 +148,48 @@ Result Buffer::repartition(std::span<const PageRun> runs) noexcept {
     }
     const std::span<Piece> before(pieces_.data() + old_from, old_at - old_from);
     const std::span<const PageRun> after = runs.subspan(new_from, new_at - new_from);
-    if (before.size() != 1 || after.size() != 1) result = realias(before, after);
+    if (before.size() == 1 && after.size() == 1) {
+      pieces.push_back(before.front());
+      continue;
+    }
+    result = realias(before, after, pieces);
     if (result != Result::ok) {
-      pieces.insert(pieces.end(), before.begin(), before.end());
       pieces.insert(pieces.end(), pieces_.begin() + static_cast<std::ptrdiff_t>(old_at),
                     pieces_.end());
       break;
     }
-    for (const PageRun& run : after) pieces.push_back(Piece{run});
   }
   pieces_.swap(pieces);
   give_unused_scratch();
   return result;
 }
 
-Result Buffer::realias(std::span<Piece> before, std::span<const PageRun> after) noexcept {
-  for (std::size_t i = 0; i < before.size(); ++i) {
-    const driver::Status status = unmap(before[i].run);
-    if (status != driver::Status::ok) {
-      restore(before.first(i));
-      return result_of(status);
-    }
+Result Buffer::realias(std::span<Piece> before, std::span<const PageRun> after,
+                       std::vector<Piece>& now) noexcept {
+  auto status = driver::Status::ok;
+  std::size_t gone = 0;
+  while (gone < before.size() && status == driver::Status::ok) {
+    status = unalias(before[gone].run);
+    if (status == driver::Status::ok) ++gone;
   }
+  std::size_t made = 0;
+  while (made < after.size() && status == driver::Status::ok) {
+    status = alias(after[made]);
+    if (status == driver::Status::ok) ++made;
+  }
+  const bool all = made == after.size();
+  while (!all && made != 0 && unalias(after[made - 1]) == driver::Status::ok) --made;
+  if (made == 0) {
+    for (Piece& piece : before.first(gone)) restore(piece);
+    now.insert(now.end(), before.begin(), before.end());
+    return result_of(status);
+  }
+  // Of what cannot be undone the rest is made.
   for (std::size_t i = 0; i < after.size(); ++i) {
-    const driver::Status status = alias(after[i]);
-    if (status != driver::Status::ok) {
-      for (const PageRun& run : after.first(i)) unmap(run);
-      restore(before);
-      return result_of(status);
-    }
+    Piece& piece = now.emplace_back(Piece{after[i]});
+    if (i >= made) restore(piece);
   }
-  return Result::ok;
+  return result_of(status);
 }
 
 void Buffer::cut(std::uint32_t page) noexcept {
@@ -191,24 +202,23 @@ void Buffer::cut(std::uint32_t page) noexcept {
     std::vector<PageRun> runs;
     append_runs(piece->run.first, page - piece->run.first, piece->run.order, runs);
     append_runs(page, piece->run.end() - page, piece->run.order, runs);
+    std::vector<Piece> now;
+    now.reserve(runs.size());
     pieces_.reserve(pieces_.size() + runs.size());  // moves them
     const auto at = std::find_if(pieces_.begin(), pieces_.end(),
                                  [&](const Piece& p) { return p.run.first == runs.front().first; });
     if (take_scratch(orders_of(runs)) != Result::ok) return;
-    if (realias({&*at, 1}, runs) == Result::ok) {
-      *at = Piece{runs.front()};
-      for (std::size_t i = 1; i < runs.size(); ++i) {
-        pieces_.insert(at + static_cast<std::ptrdiff_t>(i), Piece{runs[i]});
-      }
-    }
+    realias({&*at, 1}, runs, now);
+    *at = now.front();
+    pieces_.insert(at + 1, now.begin() + 1, now.end());
     give_unused_scratch();
   } catch (const std::bad_alloc&) {
     return;
   }
 }
 
-void Buffer::restore(std::span<Piece> unmapped) noexcept {
-  for (Piece& piece : unmapped) piece.lost = alias(piece.run) != driver::Status::ok;
+void Buffer::restore(Piece& unmapped) noexcept {
+  unmapped.lost = alias(unmapped.run) != driver::Status::ok;
 }
 
 // ---- Scratch
@@ -217,7 +227,7 @@ Result Buffer::take_scratch(std::uint32_t orders) noexcept {
   const std::uint32_t before = orders_;
   for (Order order = 0; order <= kMaxOrder; ++order) {
     if ((orders & ~orders_ & bit(order)) == 0) continue;
-    const Result result = scratch_.take(order, scratch_handles_[order]);
+    const Result result = scratch_.take(order);
     if (result != Result::ok) {
       give_scratch(orders_ & ~before);
       return result;
@@ -248,11 +258,15 @@ driver::Address Buffer::address(const PageRun& run) const noexcept {
 }
 
 driver::Status Buffer::alias(const PageRun& run) noexcept {
-  return driver_.map(address(run), bytes(run), scratch_handles_[run.order], device());
+  return scratch_.alias(run.order, address(run));
 }
 
-driver::Status Buffer::unmap(const PageRun& run) noexcept {
-  return driver_.unmap(address(run), bytes(run));
+driver::Status Buffer::unalias(const PageRun& run) noexcept {
+  return scratch_.unalias(run.order, address(run));
+}
+
+driver::Status Buffer::unmap(const Piece& piece) noexcept {
+  return piece.backed ? driver_.unmap(address(piece.run), bytes(piece.run)) : unalias(piece.run);
 }
 
 }  // namespace kvcached::cache

@@ -5,7 +5,6 @@
 // the partition changes only while nothing is backed.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -44,8 +43,9 @@ enum class Use : std::uint8_t {
 // destroy() and back_whole() settle with the budget themselves.
 class Buffer {
  public:
-  // Reserves `requested` bytes, rounded up to pages, and aliases them to scratch. Nothing is left
-  // behind on failure. invalid: zero bytes, or more than 2^32 pages.
+  // Reserves `requested` bytes, rounded up to pages, and aliases them to scratch. invalid: zero
+  // bytes, or more than 2^32 pages. On failure `out` is what the driver did not take back yet, to
+  // be buried (see Registry); as a rule nothing.
   static Result create(const Ground& ground, Bytes requested, driver::ContextId context,
                        std::shared_ptr<Buffer>& out) noexcept;
   ~Buffer();
@@ -121,7 +121,7 @@ class Buffer {
   struct Piece {
     PageRun run;
     bool backed = false;  // mapped to `handle`, not to scratch
-    bool lost = false;    // mapped to nothing known; never touched again until destroy
+    bool lost = false;    // mapped to nothing; never touched again
     bool held = false;    // `handle` exists and is charged
     bool mapped = true;   // to something; false only at the end
     bool owned = false;   // at the end: `handle` is still to be released
@@ -140,10 +140,14 @@ class Buffer {
   void give_scratch(std::uint32_t orders) noexcept;
   void give_unused_scratch() noexcept;
   bool partitions(std::span<const PageRun> runs) const noexcept;
-  Result realias(std::span<Piece> before, std::span<const PageRun> after) noexcept;
-  void restore(std::span<Piece> unmapped) noexcept;
+  // Appends to `now` what is there afterwards: what was meant to, or what was before; either may
+  // have lost pieces where it fails. pre: `now` has room for either.
+  Result realias(std::span<Piece> before, std::span<const PageRun> after,
+                 std::vector<Piece>& now) noexcept;
+  void restore(Piece& unmapped) noexcept;
   // Makes a piece begin at `page`, if the one that holds it is scratch and can be divided.
   void cut(std::uint32_t page) noexcept;
+  Result withdraw() noexcept;
   Result end(bool context_gone) noexcept;
 
   // backing.cpp: extents.
@@ -157,7 +161,8 @@ class Buffer {
   driver::Address address(const PageRun& run) const noexcept;
   static Bytes bytes(const PageRun& run) noexcept { return bytes_of(Pages(run.count())); }
   driver::Status alias(const PageRun& run) noexcept;
-  driver::Status unmap(const PageRun& run) noexcept;
+  driver::Status unalias(const PageRun& run) noexcept;
+  driver::Status unmap(const Piece& piece) noexcept;
 
   driver::Driver& driver_;
   Budget& budget_;
@@ -169,7 +174,6 @@ class Buffer {
 
   mutable std::mutex mutex_;  // guards all below
   std::vector<Piece> pieces_;
-  std::array<driver::Handle, kMaxOrder + 1> scratch_handles_{};
   std::uint32_t orders_ = 0;  // bit n: we hold the scratch extent of order n
   std::shared_ptr<Worker> worker_;
   bool has_range_ = false;

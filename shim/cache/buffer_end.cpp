@@ -44,21 +44,29 @@ Result Buffer::abandon() noexcept {
   return end(true);
 }
 
+// Nobody else knows it yet.
+Result Buffer::withdraw() noexcept {
+  const std::lock_guard lock(mutex_);
+  return end(false);
+}
+
 Result Buffer::end(bool context_gone) noexcept {
   if (use() != Use::gone) {
     use_ = Use::gone;
-    for (Piece& piece : pieces_) piece.owned = piece.held;
+    for (Piece& piece : pieces_) {
+      piece.owned = piece.held;
+      piece.mapped = !piece.lost;
+    }
   }
   Pages freed;
   bool left = false;
   bool lost = false;
   for (Piece& piece : pieces_) {
     if (piece.mapped) {
-      const driver::Status status = unmap(piece.run);
+      const driver::Status status = unmap(piece);
       piece.mapped = status != driver::Status::ok;
       lost = lost || status == driver::Status::lost;
-      // Whether anything is mapped where all failed is not known: the reservation will tell.
-      left = left || (piece.mapped && !piece.lost);
+      left = left || piece.mapped;
     }
     if (piece.owned) {
       const driver::Status status = driver_.release(piece.handle);

@@ -22,6 +22,7 @@
 #include "shim/cache/block_set.hpp"
 #include "shim/cache/buffer.hpp"
 #include "shim/cache/fences.hpp"
+#include "shim/cache/listener.hpp"
 #include "shim/cache/result.hpp"
 #include "shim/cache/stripe_index.hpp"
 #include "shim/cache/stripe_plan.hpp"
@@ -140,8 +141,8 @@ class Cache final : public Worker {
     return reinterpret_cast<const std::uint64_t*>(&pressure_);
   }
   // Called by set_pressure(), on its thread, when the pressure rises above what it last told. It
-  // may release and ask, but not wait for this cache nor end it. None: no more calls, and none is
-  // under way any more.
+  // may release, ask and call this, but not wait for this cache nor end it. None: no more calls,
+  // and none is under way any more in another thread.
   void on_reclaim(std::function<void(std::uint64_t)> tell) noexcept;
   // Waits until there is pressure. shortage: none came before the deadline; lost: closed, and there
   // will be none.
@@ -285,8 +286,9 @@ class Cache final : public Worker {
   std::atomic<std::uint64_t> pressure_{0};
   std::atomic<std::uint64_t> evicted_{0};
 
-  std::mutex reclaim_mutex_;  // held during the call; taken before mutex_
-  std::function<void(std::uint64_t)> tell_;
+  // Held during the listener's call, which may come back here; taken before mutex_.
+  std::recursive_mutex telling_;
+  Listener<std::uint64_t> listener_;
   std::uint64_t told_ = 0;
 };
 

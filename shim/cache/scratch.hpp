@@ -6,6 +6,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <mutex>
 
@@ -29,29 +30,40 @@ class Scratch {
   // The largest size that suits the device. pre: none; asks the driver once.
   Order largest() noexcept;
 
-  // Hands out the extent of this size and holds it until give(). Made on first use.
-  Result take(Order order, driver::Handle& out) noexcept;
-  // pre: one take(order) not yet given back, and no mapping of the taker left. The last one
-  // releases the extent.
+  // Holds the extent of this size until give(). Made on first use.
+  Result take(Order order) noexcept;
+  // pre: one take(order) not yet given back, and no alias of the taker left. The last one releases
+  // the extent.
   void give(Order order) noexcept;
+
+  // Maps the extent of this size at `at`, and takes that mapping away again; as Driver::map() and
+  // unmap(). pre: taken.
+  driver::Status alias(Order order, driver::Address at) noexcept;
+  driver::Status unalias(Order order, driver::Address at) noexcept;
 
   // Releases what nobody uses and the driver did not let go.
   void tend() noexcept;
 
-  // Physical memory held.
+  // Physical memory held. Waits for no driver call.
   Bytes bytes() const noexcept;
 
  private:
   struct Extent {
+    // Held across every driver call about the extent: driver 580 answers 999 to cuMemMap and
+    // cuMemSetAccess now and then where several threads map one handle at the same time, be it at
+    // different addresses [seen on an H100]. It never did for a handle that one thread maps, so
+    // backing takes no lock here.
+    std::mutex mutex;
     driver::Handle handle;
     std::uint32_t users = 0;
-    bool made = false;
+    std::atomic<bool> made = false;  // written under the lock
   };
+  void release(Extent& extent) noexcept;
 
   driver::Driver& driver_;
   const driver::DeviceId device_;
-  mutable std::mutex mutex_;
   std::array<Extent, kMaxOrder + 1> extents_{};
+  std::mutex asking_;  // guards the rest
   Order largest_ = 0;
   bool asked_ = false;
 };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "shim/driver/capture_gate.hpp"
+#include "shim/driver/contexts.hpp"
 #include "shim/driver/immortal.hpp"
 #include "shim/driver/peers.hpp"
 #include "shim/driver/scopes.hpp"
@@ -82,6 +83,7 @@ class CudaDriver final : public Driver {
 
   Status unreserve(Address base, Bytes size) noexcept override {
     if (exiting) return Status::lost;
+    if (!undo_refused(base, size)) return Status::failed;
     return status_of(cuda_.cuMemAddressFree(base, size.value), "cuMemAddressFree");
   }
 
@@ -107,6 +109,7 @@ class CudaDriver final : public Driver {
 
   Status map(Address at, Bytes size, Handle handle, DeviceId device) noexcept override {
     if (exiting) return Status::lost;
+    if (!undo_refused(at, size)) return Status::failed;
     const auto lock = lock_peers();
     const auto result = cuda_.cuMemMap(at, size.value, 0, handle.value, 0);
     if (result != CUDA_SUCCESS) {
@@ -114,7 +117,7 @@ class CudaDriver final : public Driver {
     }
     const auto access = allow(at, size, device);
     if (access != CUDA_SUCCESS) {
-      cuda_.cuMemUnmap(at, size.value);
+      if (cuda_.cuMemUnmap(at, size.value) != CUDA_SUCCESS) refused_to_unmap(at, size);
       return status_of(access, "cuMemSetAccess");
     }
     if (lock) peers_.mapped(at, {size, device});
@@ -131,6 +134,8 @@ class CudaDriver final : public Driver {
 
   Status fence(ContextId context, Fence& out) noexcept override {
     if (exiting) return Status::lost;
+    const Contexts::Use use(contexts_, context);
+    if (use.status() != Status::ok) return use.status();
     if (cuda_.cuCtxRecordEvent == nullptr) {
       out = Fence{};
       return wait_for_all(context);
@@ -185,7 +190,6 @@ class CudaDriver final : public Driver {
 
   void tend() noexcept override {
     if (exiting) return;
-    // Under the lock: a context that closes waits until we have left it.
     const std::lock_guard lock(undropped_mutex_);
     std::erase_if(undropped_,
                   [this](const Open& open) { return dropped(open.context, open.fence); });
@@ -212,12 +216,15 @@ class CudaDriver final : public Driver {
     if (current_context(context, current) == Status::ok && current == device) {
       return ask_memory(out);
     }
-    const std::lock_guard lock(contexts_mutex_);
-    const auto seen = contexts_.find(device.ordinal);
-    if (seen == contexts_.end()) {
-      return Status::lost;
+    {
+      const std::lock_guard lock(latest_mutex_);
+      const auto seen = latest_.find(device.ordinal);
+      if (seen == latest_.end()) return Status::lost;
+      context = seen->second;
     }
-    const Within within(cuda_, seen->second);
+    const Contexts::Use use(contexts_, context);
+    if (use.status() != Status::ok) return use.status();
+    const Within within(cuda_, context);
     return within.result() == CUDA_SUCCESS ? ask_memory(out)
                                            : status_of(within.result(), "cuCtxPushCurrent");
   }
@@ -229,15 +236,22 @@ class CudaDriver final : public Driver {
   }
 
   void context_seen(DeviceId device, ContextId context) noexcept {
-    const std::lock_guard lock(contexts_mutex_);
-    contexts_[device.ordinal] = context;
+    contexts_.seen(context);
+    const std::lock_guard lock(latest_mutex_);
+    latest_[device.ordinal] = context;
   }
 
   void context_closing(ContextId context) noexcept {
     {
-      const std::lock_guard lock(contexts_mutex_);
-      std::erase_if(contexts_, [&](const auto& entry) { return entry.second == context; });
+      const std::lock_guard lock(latest_mutex_);
+      std::erase_if(latest_, [&](const auto& entry) { return entry.second == context; });
     }
+    contexts_.closing(context);
+  }
+
+  void context_closed(ContextId context, bool gone) noexcept {
+    contexts_.closed(context, gone);
+    if (!gone) return;
     const std::lock_guard lock(undropped_mutex_);
     std::erase_if(undropped_, [&](const Open& open) { return open.context == context; });
   }
@@ -259,6 +273,33 @@ class CudaDriver final : public Driver {
   }
 
  private:
+  struct Range {
+    Address at;
+    Bytes size;
+  };
+
+  // A mapping without access that would not go: to our callers nothing is mapped there.
+  void refused_to_unmap(Address at, Bytes size) noexcept {
+    const std::lock_guard lock(refused_mutex_);
+    try {
+      refused_.push_back({at, size});
+    } catch (...) {
+      warn("no memory to remember a mapping of ours: its addresses stay taken");
+    }
+  }
+
+  // Before a range is mapped or freed. False: something is mapped in it still.
+  bool undo_refused(Address base, Bytes size) noexcept {
+    const std::lock_guard lock(refused_mutex_);
+    const auto inside = [=](const Range& range) {
+      return range.at < base + size.value && base < range.at + range.size.value;
+    };
+    std::erase_if(refused_, [&](const Range& range) {
+      return inside(range) && cuda_.cuMemUnmap(range.at, range.size.value) == CUDA_SUCCESS;
+    });
+    return std::none_of(refused_.begin(), refused_.end(), inside);
+  }
+
   // Mappings are listed for peers to come; with one device there are none, and nothing to lock.
   std::unique_lock<std::mutex> lock_peers() noexcept {
     return several_devices_ ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
@@ -266,6 +307,8 @@ class CudaDriver final : public Driver {
 
   template <class F>
   Status in_context(ContextId context, const char* call, F work) noexcept {
+    const Contexts::Use use(contexts_, context);
+    if (use.status() != Status::ok) return use.status();
     const Within within(cuda_, context);
     if (within.result() != CUDA_SUCCESS) return status_of(within.result(), "cuCtxPushCurrent");
     return status_of(work(), call);
@@ -324,10 +367,13 @@ class CudaDriver final : public Driver {
   bool several_devices_ = false;
   std::mutex peers_mutex_;
   Peers peers_;
-  std::mutex contexts_mutex_;
-  std::map<int, ContextId> contexts_;  // by ordinal
+  Contexts contexts_;
+  std::mutex latest_mutex_;
+  std::map<int, ContextId> latest_;  // the last that was seen, by ordinal
   std::mutex undropped_mutex_;
   std::vector<Open> undropped_;  // fences that the driver would not let go
+  std::mutex refused_mutex_;
+  std::vector<Range> refused_;
 };
 
 CudaDriver* instance() noexcept {
@@ -405,6 +451,10 @@ void context_seen(DeviceId device, ContextId context) noexcept {
 
 void context_closing(ContextId context) noexcept {
   if (auto* driver = instance()) driver->context_closing(context);
+}
+
+void context_closed(ContextId context, bool gone) noexcept {
+  if (auto* driver = instance()) driver->context_closed(context, gone);
 }
 
 void peer_enabled(DeviceId owner, DeviceId peer) noexcept {

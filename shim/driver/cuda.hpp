@@ -34,10 +34,12 @@ Status current_context(ContextId& context, DeviceId& device) noexcept;
 // allow.
 int context_fault() noexcept;
 
-// A context of the device that memory_info may use on threads that have none; until
-// context_closing, which returns when no call is using it.
+// A context of the device, in which calls may be made until context_closing; that returns when none
+// is under way. In between memory_info may use it on threads that have no context of their own.
 void context_seen(DeviceId device, ContextId context) noexcept;
 void context_closing(ContextId context) noexcept;
+// `gone`: with everything that was in it. Otherwise calls may be made in it again.
+void context_closed(ContextId context, bool gone) noexcept;
 
 // `peer` may, or may no longer, access the memory of `owner`: holds for what is mapped and for
 // every later map.

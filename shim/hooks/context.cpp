@@ -14,7 +14,6 @@ using driver::DeviceId;
 // `gone(result)` says whether it did.
 template <class F, class G>
 CUresult closing(Process& process, ContextId context, F destroy, G gone) noexcept {
-  driver::context_closing(context);
   process.context_closing(context);
   const CUresult result = destroy();
   const bool ended = gone(result);

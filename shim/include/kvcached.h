@@ -92,7 +92,7 @@ typedef struct kvcached_model_info {
 
 /* Registers the shape of this process's model on the current device. `info` may be NULL. A second
  * call replaces the first. Waits for a call of kvcached_model_on_max_seq_len()'s function that is
- * under way, so it is not for that function itself. */
+ * under way in another thread. */
 KVCACHED_API int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info);
 
 /* Degrading: where this tenant's maximum, the pool, or what others are guaranteed leave less than
@@ -109,10 +109,10 @@ KVCACHED_API uint32_t kvcached_model_max_seq_len(void);
 
 /* Calls `function(max_seq_len, user)` on the library's thread each time that number changes, down
  * or up, within about a second; first if it is not the model's full length by then. The caller
- * refuses new requests that are longer; those that run may finish. The function must not wait, and
- * neither register a model or a listener (this call), nor create or destroy caches. NULL: no more
- * calls; when it returns, none is under way (so it is not for the function itself). Replaces the
- * function before. */
+ * refuses new requests that are longer; those that run may finish. The function may make the calls
+ * of this section, this one too; on the library's thread they are about device 0. It must not wait,
+ * and neither create nor destroy caches. NULL: no more calls; when it returns, none is under way but
+ * the one that it was made from. Replaces the function before. */
 typedef void (*kvcached_max_seq_len_function)(uint32_t max_seq_len, void* user);
 KVCACHED_API int kvcached_model_on_max_seq_len(kvcached_max_seq_len_function function, void* user);
 
@@ -213,8 +213,9 @@ KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 KVCACHED_API const uint64_t* kvcached_cache_pressure_word(kvcached_cache* cache);
 
 /* Calls `function(cache, blocks, user)` on the library's thread each time kvcached_cache_pressure()
- * rises. It may release blocks; it must not wait, and neither create nor destroy caches. NULL: no
- * more calls; when it returns, none is under way. Replaces the function before. */
+ * rises. It may release blocks, and make this call; it must not wait, and neither create nor destroy
+ * caches. NULL: no more calls; when it returns, none is under way but the one that it was made from.
+ * Replaces the function before. */
 typedef void (*kvcached_reclaim_function)(kvcached_cache* cache, uint64_t blocks, void* user);
 KVCACHED_API int kvcached_cache_on_reclaim(kvcached_cache* cache,
                                            kvcached_reclaim_function function, void* user);

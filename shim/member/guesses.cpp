@@ -22,7 +22,7 @@ bool Guesses::add(Member& member, std::shared_ptr<cache::Buffer> buffer, Pages k
   first_ = std::min(first_.load(), base);
   end_ = std::max(end_.load(), base + buffer->reserved().value);
   try {
-    guesses_.push_back({&member, std::move(buffer), kept});
+    guesses_.push_back(Guess{&member, std::move(buffer), kept});
   } catch (...) {
     return false;
   }
@@ -62,6 +62,9 @@ cache::Result Guesses::once(Guess& guess, F attempt) noexcept {
   const Prepaid prepaid(*guess.member, guess.kept);
   const cache::Result backed = std::invoke(attempt, *guess.buffer);
   guess.kept = prepaid.rest();
+  // The calling thread's context may be the one that faulted, and the buffer's be well.
+  guess.lost = backed == cache::Result::lost &&
+               guess.buffer->driver().synchronize(guess.buffer->context()) == driver::Status::lost;
   return backed;
 }
 
@@ -96,7 +99,7 @@ bool Guesses::back_all() noexcept {
 
 void Guesses::drop_settled(std::size_t i) noexcept {
   const cache::Use use = guesses_[i].buffer->use();
-  if (use == cache::Use::unclaimed || use == cache::Use::claimed) return;
+  if (!guesses_[i].lost && (use == cache::Use::unclaimed || use == cache::Use::claimed)) return;
   drop(guesses_[i]);
   guesses_.erase(guesses_.begin() + static_cast<std::ptrdiff_t>(i));
 }

@@ -61,6 +61,7 @@ class Guesses {
     Member* member;
     std::shared_ptr<cache::Buffer> buffer;
     Pages kept;
+    bool lost = false;  // its context is: nothing will use it
   };
   bool holds(const Guess& guess, const Touch& touch) const noexcept;
   std::vector<Guess>::iterator find(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
@@ -71,7 +72,7 @@ class Guesses {
   template <class F>
   bool back(Guess& guess, F attempt) noexcept;
   void drop(const Guess& guess) noexcept;
-  // Unless it is a guess still, or somebody is claiming it.
+  // Unless it is a guess still, or somebody is claiming it; a lost one always.
   void drop_settled(std::size_t i) noexcept;
 
   std::atomic<std::uint32_t>& open_;

@@ -86,13 +86,13 @@ bool Sequence::look(std::optional<Pages> reach, std::size_t caches, Instant now,
   } else if (before != fits) {
     inform("requests of up to {} of {} tokens can be held", fits, longest);
   }
-  if (std::exchange(told_, fits) != fits && tell_) tell_(fits);
+  if (std::exchange(told_, fits) != fits) listener_.tell(fits);
   return before != fits;
 }
 
 void Sequence::on_change(std::function<void(std::uint32_t)> tell) noexcept {
   const std::lock_guard telling(telling_);
-  tell_ = std::move(tell);
+  listener_.set(std::move(tell));
   told_ = model().longest;
   seen_.reset();
 }

@@ -11,6 +11,7 @@
 #include "policy/clock.hpp"
 #include "policy/ledger/ledger.hpp"
 #include "policy/sequence.hpp"
+#include "shim/cache/listener.hpp"
 #include "shim/cache/registry.hpp"
 #include "shim/driver/driver.hpp"
 
@@ -37,7 +38,7 @@ class Sequence {
   // As look() last found it.
   std::uint32_t current() const noexcept;
 
-  // None: no more calls, and none is under way any more.
+  // None: no more calls, and none is under way any more in another thread.
   void on_change(std::function<void(std::uint32_t)> tell) noexcept;
 
  private:
@@ -54,9 +55,10 @@ class Sequence {
     Instant at;
   };
 
-  std::mutex telling_;        // taken first
+  // Held during the listener's call, which may come back here; taken first.
+  std::recursive_mutex telling_;
   std::optional<Seen> seen_;  // none: look again
-  std::function<void(std::uint32_t)> tell_;
+  cache::Listener<std::uint32_t> listener_;
   std::uint32_t told_ = 0;
 };
 

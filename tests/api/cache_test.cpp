@@ -268,6 +268,37 @@ TEST_F(Caches, ModelLengthIsToldWhileThereIsAListener) {
   EXPECT_EQ(told, 0U);
 }
 
+// The function asks, registers another model, then another function, which ends it all.
+TEST_F(Caches, WhoIsToldOfTheModelLengthMayMakeTheseCalls) {
+  static std::atomic<std::uint32_t> asked;
+  static std::atomic<int> calls;
+  asked = 0;
+  calls = 0;
+  const auto last = [](std::uint32_t tokens, void*) {
+    EXPECT_NE(tokens, 0U);
+    EXPECT_EQ(kvcached_model_on_max_seq_len(nullptr, nullptr), KVCACHED_OK);
+    calls += 10;
+  };
+  static kvcached_max_seq_len_function next;
+  next = last;
+  const auto first = [](std::uint32_t tokens, void*) {
+    asked = kvcached_model_max_seq_len();
+    EXPECT_EQ(asked, tokens);
+    const kvcached_model other{sizeof other, "huger", 40, 40, 128, 2, 1U << 31, 16};
+    EXPECT_EQ(kvcached_model_register(&other, nullptr), KVCACHED_OK);
+    EXPECT_EQ(kvcached_model_on_max_seq_len(next, nullptr), KVCACHED_OK);
+    ++calls;
+  };
+  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16};
+  ASSERT_EQ(kvcached_model_register(&model, nullptr), KVCACHED_OK);
+  ASSERT_EQ(kvcached_model_on_max_seq_len(first, nullptr), KVCACHED_OK);
+  EXPECT_TRUE(eventually([&] { return calls == 11; })) << calls;
+  EXPECT_NE(asked, 0U);
+  // The agent lives on.
+  ASSERT_EQ(kvcached_model_on_max_seq_len(first, nullptr), KVCACHED_OK);
+  EXPECT_TRUE(eventually([&] { return calls == 22; })) << calls;
+}
+
 TEST_F(Caches, ModelShapeGivesTokens) {
   kvcached_model model{};
   model.struct_size = sizeof model;

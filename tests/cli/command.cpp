@@ -71,17 +71,6 @@ Outcome kvcached(const std::vector<std::string>& arguments, const Variables& var
   return run_program(build_directory() + "/kvcached", arguments, variables);
 }
 
-Folder::Folder() {
-  std::string pattern = (std::filesystem::temp_directory_path() / "kvcached-cli-XXXXXX").string();
-  if (mkdtemp(pattern.data()) == nullptr) throw std::runtime_error("cannot make " + pattern);
-  path_ = pattern;
-}
-
-Folder::~Folder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 void expect_line(const Outcome& outcome, int status, const std::string& part) {
   EXPECT_EQ(outcome.status, status) << outcome.err;
   EXPECT_THAT(outcome.out, testing::IsEmpty());

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/folder.hpp"
+
 namespace kvcached::test {
 
 struct Outcome {
@@ -27,20 +29,6 @@ Outcome kvcached(const std::vector<std::string>& arguments, const Variables& var
 
 // It ended with this status and said one line, on standard error, that has `part` in it.
 void expect_line(const Outcome& outcome, int status, const std::string& part);
-
-// A folder of its own for each test, removed afterwards.
-class Folder {
- public:
-  Folder();
-  ~Folder();
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const std::string& path() const { return path_; }
-  std::string operator/(const std::string& name) const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 std::string read_file(const std::string& path);
 void write_file(const std::string& path, const std::string& text);

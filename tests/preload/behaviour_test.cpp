@@ -76,6 +76,16 @@ TEST(Behaviour, SixtyFourThreadsAtOnce) {
   }
 }
 
+// The simulated driver refuses calls about one handle that overlap; latency makes them overlap.
+TEST(Behaviour, ThreadsThatAllocateAtOnceShareScratchInTurn) {
+  auto variables = elastic();
+  variables["SIM_GPU_LATENCY"] = "1";
+  const auto outcome = run_program({program("behaviour"), "threads"}, variables);
+  ASSERT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.out, "wrong answers 0\nlost 0\n");
+  EXPECT_EQ(outcome.err, "");
+}
+
 class Contexts : public testing::TestWithParam<const char*> {};
 
 TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
@@ -89,6 +99,23 @@ TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, Contexts, testing::Values("destroy", "reset", "release"),
+                         [](const auto& way) { return std::string(way.param); });
+
+class Closing : public testing::TestWithParam<const char*> {};
+
+TEST_P(Closing, WaitsForCallsThatTheLibraryMakesInTheContext) {
+  const std::string control = testing::TempDir() + "closing-" + std::to_string(getpid());
+  std::ofstream(control).close();
+  auto variables = on_small_gpu(elastic(), "256MiB");
+  variables["SIM_GPU_FAULTS"] = control;
+  const auto with = run_program({program("closing"), GetParam(), control}, variables);
+  std::remove(control.c_str());
+  EXPECT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, "alloc 0\nfill 0\nfree 0\ncapture 0\nend 0\nwaited 1\nleft 0\n");
+  EXPECT_EQ(with.err, "");
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Closing, testing::Values("destroy", "reset"),
                          [](const auto& way) { return std::string(way.param); });
 
 }  // namespace

@@ -1,6 +1,8 @@
 // The parts of doors, hooks and driver floor that can be tested without a driver.
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <thread>
 
 #include "shim/classify/classify.hpp"
@@ -10,6 +12,7 @@
 
 // These floors are in the library only, where they are hidden.
 #include "shim/driver/capture_gate.cpp"
+#include "shim/driver/contexts.cpp"
 #include "shim/hooks/accounts.cpp"
 
 namespace kvcached {
@@ -174,6 +177,49 @@ TEST(CaptureGate, TellsThreadsDefaultStreamsApartAndForgetsContexts) {
   EXPECT_TRUE(gate.open(gate.hold()));
   gate.context_gone(one);
   EXPECT_FALSE(gate.open(gate.hold()));
+}
+
+TEST(Contexts, NobodyUsesOneThatIsBeingDestroyedOrWas) {
+  driver::Contexts contexts;
+  int a = 0;
+  int b = 0;
+  const driver::ContextId one{&a};
+  const auto usable = [&](driver::ContextId context) {
+    return driver::Contexts::Use(contexts, context).status();
+  };
+  contexts.seen(one);
+  EXPECT_EQ(usable(one), driver::Status::ok);
+  contexts.closing(one);
+  contexts.closing(one);
+  EXPECT_EQ(usable(one), driver::Status::not_now);
+  EXPECT_EQ(usable({&b}), driver::Status::ok);
+  contexts.closed(one, false);
+  EXPECT_EQ(usable(one), driver::Status::not_now) << "another thread is closing it";
+  contexts.closed(one, false);
+  EXPECT_EQ(usable(one), driver::Status::ok);
+  contexts.closing(one);
+  contexts.closed(one, true);
+  EXPECT_EQ(usable(one), driver::Status::lost);
+  contexts.seen(one);
+  EXPECT_EQ(usable(one), driver::Status::ok) << "a new one at its address";
+}
+
+TEST(Contexts, ClosingWaitsForCallsThatAreUnderWay) {
+  driver::Contexts contexts;
+  int a = 0;
+  const driver::ContextId one{&a};
+  std::atomic<bool> closed{false};
+  std::thread closer;
+  {
+    const driver::Contexts::Use use(contexts, one);
+    closer = std::thread([&] {
+      contexts.closing(one);
+      closed = true;
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_FALSE(closed);
+  }
+  closer.join();
 }
 
 TEST(Peers, AreKeptByOwner) {

@@ -133,17 +133,6 @@ std::int64_t EngineProcess::figure(const std::string& event, const std::string& 
   return last;
 }
 
-Folder::Folder() {
-  std::string pattern = std::filesystem::temp_directory_path().string() + "/folder-XXXXXX";
-  EXPECT_NE(mkdtemp(pattern.data()), nullptr);
-  path_ = pattern;
-}
-
-Folder::~Folder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
 std::optional<ledger::Snapshot> pool_in(const std::string& folder) {
   std::vector<std::string> complaints;
   auto pools = ledger::read_pools(folder, complaints);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "policy/ledger/ledger.hpp"
+#include "tests/folder.hpp"
 
 namespace kvcached::test {
 
@@ -44,19 +45,6 @@ class EngineProcess {
   std::string output_file_, error_file_;
   pid_t pid_ = -1;
   std::optional<int> status_;
-};
-
-// A fresh folder below TMPDIR, removed at the end.
-class Folder {
- public:
-  Folder();
-  ~Folder();
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_;
 };
 
 // The only pool in the folder, if there is one that can be read.

@@ -5,30 +5,16 @@
 #include <map>
 #include <string>
 
+#include "tests/folder.hpp"
 #include "tests/gpu/driver_facts.hpp"
 
 // Tests of the simulator whose settings differ from the surrounding ones run in a process of their
 // own: the settings are read once.
 namespace sim_test {
 
+using kvcached::test::Folder;
+
 using Environment = std::map<std::string, std::string>;
-
-/// A folder that goes with its object.
-class Folder {
- public:
-  Folder() {
-    std::string name = (std::filesystem::temp_directory_path() / "sim-test-XXXXXX").string();
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    path_ = name;
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  [[nodiscard]] std::string path(const std::string& name = "") const { return path_ + "/" + name; }
-
- private:
-  std::string path_;
-};
 
 /// Sets variables for the processes that are started while it lives.
 class Settings {

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -10,6 +11,7 @@
 #include <mutex>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/sim/settings.hpp"
@@ -25,7 +27,14 @@ struct Rule {
   double chance = 0;         // each with this probability
   std::uint64_t random = 1;  // state of the generator
   CUresult error = CUDA_ERROR_UNKNOWN;
+  unsigned delay = 0;  // milliseconds
   std::uint64_t calls = 0;
+};
+
+/// What becomes of one call.
+struct Fate {
+  CUresult error = CUDA_SUCCESS;
+  unsigned delay = 0;
 };
 
 /// A number in [0, 1); a sequence that depends on the seed alone.
@@ -49,6 +58,7 @@ bool parse(const std::string& line, Rule& out) {
     if (key == "every") out.every = std::strtoull(value, nullptr, 10);
     if (key == "chance") out.chance = std::strtod(value, nullptr);
     if (key == "seed") out.random = std::strtoull(value, nullptr, 10);
+    if (key == "delay") out.delay = static_cast<unsigned>(std::strtoul(value, nullptr, 10));
     if (key == "error") out.error = static_cast<CUresult>(std::strtol(value, nullptr, 10));
   }
   return true;
@@ -63,19 +73,21 @@ bool same_call(const std::string& rule, const char* name) {
 
 class Faults {
  public:
-  CUresult next_for(const char* name) {
+  Fate next_for(const char* name) {
     const std::lock_guard lock(mutex_);
     read_if_changed();
-    CUresult result = CUDA_SUCCESS;
+    Fate fate;
     for (Rule& rule : rules_) {
       if (!same_call(rule.call, name)) continue;
       ++rule.calls;
       const bool now = rule.calls == rule.nth ||
                        (rule.every != 0 && rule.calls % rule.every == 0) ||
                        (rule.chance > 0 && next(rule.random) < rule.chance);
-      if (now && result == CUDA_SUCCESS) result = rule.error;
+      if (!now) continue;
+      if (fate.error == CUDA_SUCCESS) fate.error = rule.error;
+      fate.delay += rule.delay;
     }
-    return result;
+    return fate;
   }
 
  private:
@@ -113,7 +125,9 @@ class Faults {
 CUresult injected_fault(const char* name) {
   if (settings().faults.empty()) return CUDA_SUCCESS;
   static Faults& faults = *new Faults;
-  return faults.next_for(name);
+  const Fate fate = faults.next_for(name);
+  if (fate.delay != 0) std::this_thread::sleep_for(std::chrono::milliseconds(fate.delay));
+  return fate.error;
 }
 
 }  // namespace sim

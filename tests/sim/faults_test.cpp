@@ -1,6 +1,8 @@
 // Failures from a control file, and other settings.
+#include <atomic>
 #include <chrono>
 #include <fstream>
+#include <thread>
 #include <vector>
 
 #include "tests/sim/alone.hpp"
@@ -24,8 +26,8 @@ std::string control_file() {
 
 bool passes_with_faults(const std::string& test, const std::string& faults) {
   const Folder folder;
-  write(folder.path("faults"), faults);
-  return passes_alone(test, {{"SIM_GPU_FAULTS", folder.path("faults")}});
+  write(folder / "faults", faults);
+  return passes_alone(test, {{"SIM_GPU_FAULTS", folder / "faults"}});
 }
 
 /// Results of as many cuMemGetInfo calls.
@@ -80,6 +82,17 @@ TEST(Alone, DISABLED_Chance) {
   EXPECT_EQ(failed(ask(400)), 0);
 }
 
+TEST(Faults, ACallMayTakeLonger) {
+  EXPECT_TRUE(passes_with_faults("Delay", "cuMemGetInfo nth=2 delay=100 error=0"));
+}
+
+TEST(Alone, DISABLED_Delay) {
+  ASSERT_TRUE(Gpu::get().present);
+  const auto begin = std::chrono::steady_clock::now();
+  EXPECT_EQ(ask(2), (std::vector<CUresult>{CUDA_SUCCESS, CUDA_SUCCESS}));
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(100));
+}
+
 TEST(Faults, NameMeansAllGenerationsOfACallAndNoOther) {
   EXPECT_TRUE(passes_with_faults("Names", ""));
 }
@@ -124,6 +137,42 @@ TEST(Alone, DISABLED_Latency) {
   for (int i = 0; i < 100; ++i) const driver_facts::Memory memory(kPage);
   // At least that; how much more depends on the machine.
   EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::microseconds(1700));
+}
+
+TEST(Settings, ThreadsThatUseOneHandleAtOnceAreRefused) {
+  EXPECT_TRUE(passes_alone("OneHandle", {{"SIM_GPU_LATENCY", "1"}}));
+}
+
+/// Whether one of two threads hears UNKNOWN, mapping and unmapping for a while.
+bool refused(CUmemGenericAllocationHandle first, CUmemGenericAllocationHandle second) {
+  driver_facts::Range range(2 * kPage);
+  std::atomic<bool> heard{false};
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+  const auto map = [&](CUdeviceptr at, CUmemGenericAllocationHandle handle) {
+    while (!heard && std::chrono::steady_clock::now() < until) {
+      const CUresult mapped = cuMemMap(at, kPage, 0, handle, 0);
+      const CUresult accessed =
+          mapped == CUDA_SUCCESS ? driver_facts::allow(at, kPage) : CUDA_SUCCESS;
+      CUresult unmapped = CUDA_SUCCESS;
+      do {
+        if (mapped == CUDA_SUCCESS) unmapped = cuMemUnmap(at, kPage);
+        for (const CUresult result : {mapped, accessed, unmapped})
+          if (result == CUDA_ERROR_UNKNOWN) heard = true;
+      } while (unmapped == CUDA_ERROR_UNKNOWN);
+    }
+  };
+  std::thread other([&] { map(range.at() + kPage, second); });
+  map(range.at(), first);
+  other.join();
+  return heard;
+}
+
+TEST(Alone, DISABLED_OneHandle) {
+  ASSERT_TRUE(Gpu::get().present);
+  const driver_facts::Memory one(kPage);
+  const driver_facts::Memory two(kPage);
+  EXPECT_TRUE(refused(one.handle(), one.handle()));
+  EXPECT_FALSE(refused(one.handle(), two.handle()));
 }
 
 TEST(Settings, SeveralGpusHaveTheirOwnNamesAndMemory) {

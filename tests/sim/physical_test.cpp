@@ -215,7 +215,7 @@ TEST(Alone, DISABLED_Share) {
   ASSERT_EQ(cuIpcGetMemHandle(&handles[1], large), CUDA_SUCCESS);
   CUdeviceptr own = 0;
   EXPECT_NE(cuIpcOpenMemHandle(&own, handles[1], 0), CUDA_SUCCESS);
-  const std::string path = folder.path("handles");
+  const std::string path = folder / "handles";
   std::FILE* const file = std::fopen(path.c_str(), "wb");
   ASSERT_EQ(std::fwrite(handles, sizeof handles, 1, file), 1U);
   std::fclose(file);

@@ -88,6 +88,8 @@ class Space {
   std::size_t remove_host(std::uintptr_t base);
 
   Place find(CUdeviceptr address);
+  /// What cuMemMap has mapped there; 0 for nothing.
+  CUmemGenericAllocationHandle handle_at(CUdeviceptr address);
 
   struct Counts {
     std::size_t reservations, handles, mappings;
@@ -126,6 +128,22 @@ class Space {
   std::map<CUdeviceptr, Allocation> allocations_;
   std::map<CUdeviceptr, Block> blocks_;
   std::map<CUdeviceptr, Host> host_;
+};
+
+/// A call about a handle, from its beginning to its end. False where another thread was in one
+/// about the same handle already: driver 580 now and then fails such a call with 999, so here all
+/// do.
+class Alone {
+ public:
+  explicit Alone(CUmemGenericAllocationHandle handle);
+  ~Alone();
+  Alone(const Alone&) = delete;
+  Alone& operator=(const Alone&) = delete;
+  explicit operator bool() const { return alone_; }
+
+ private:
+  const CUmemGenericAllocationHandle handle_;
+  bool alone_;
 };
 
 /// Address space of our own, inaccessible. 0 where there is none.

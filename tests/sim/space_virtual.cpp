@@ -1,6 +1,7 @@
 // The virtual memory calls: reservations, handles, mappings.
 #include <sys/mman.h>
 
+#include <unordered_set>
 #include <vector>
 
 #include "tests/sim/device.hpp"
@@ -20,11 +21,37 @@ int protection(CUmemAccess_flags access) {
   }
 }
 
+struct Busy {
+  std::mutex mutex;
+  std::unordered_set<CUmemGenericAllocationHandle> handles;
+
+  static Busy& get() {
+    static Busy& busy = *new Busy;
+    return busy;
+  }
+};
+
 bool whole_pages(CUdeviceptr base, std::size_t bytes) {
   return bytes != 0 && base % kPageBytes == 0 && bytes % kPageBytes == 0;
 }
 
 }  // namespace
+
+Alone::Alone(CUmemGenericAllocationHandle handle) : handle_(handle) {
+  const std::lock_guard lock(Busy::get().mutex);
+  alone_ = handle == 0 || Busy::get().handles.insert(handle).second;
+}
+
+Alone::~Alone() {
+  const std::lock_guard lock(Busy::get().mutex);
+  if (alone_) Busy::get().handles.erase(handle_);
+}
+
+CUmemGenericAllocationHandle Space::handle_at(CUdeviceptr address) {
+  const std::lock_guard lock(mutex_);
+  const auto mapping = mappings_.find(address);
+  return mapping == mappings_.end() ? 0 : mapping->second.handle;
+}
 
 CUresult Space::reserve(CUdeviceptr& out, std::size_t bytes, std::size_t alignment,
                         CUdeviceptr hint) {

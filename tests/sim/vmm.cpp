@@ -44,26 +44,33 @@ CUresult cuMemCreate(CUmemGenericAllocationHandle* handle, size_t bytes,
 }
 
 CUresult cuMemRelease(CUmemGenericAllocationHandle handle) {
-  return enter(__func__, [&] { return Space::get().release(handle); });
+  const Alone alone(handle);
+  return enter(__func__, [&] { return alone ? Space::get().release(handle) : CUDA_ERROR_UNKNOWN; });
 }
 
 CUresult cuMemMap(CUdeviceptr address, size_t bytes, size_t offset,
                   CUmemGenericAllocationHandle handle, unsigned long long flags) {
+  const Alone alone(handle);
   return enter(__func__, [&]() -> CUresult {
     if (flags != 0) return CUDA_ERROR_INVALID_VALUE;
     if (offset != 0) return CUDA_ERROR_NOT_SUPPORTED;
+    if (!alone) return CUDA_ERROR_UNKNOWN;
     return Space::get().map(address, bytes, handle);
   });
 }
 
 CUresult cuMemUnmap(CUdeviceptr address, size_t bytes) {
-  return enter(__func__, [&] { return Space::get().unmap(address, bytes); });
+  const Alone alone(Space::get().handle_at(address));
+  return enter(__func__,
+               [&] { return alone ? Space::get().unmap(address, bytes) : CUDA_ERROR_UNKNOWN; });
 }
 
 CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc* access,
                         size_t count) {
+  const Alone alone(Space::get().handle_at(address));
   return enter(__func__, [&]() -> CUresult {
     if (access == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (!alone) return CUDA_ERROR_UNKNOWN;
     // The pages are in the machine's memory: what one GPU may do, each may.
     CUmemAccess_flags widest = CU_MEM_ACCESS_FLAGS_PROT_NONE;
     for (size_t i = 0; i < count; ++i) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -48,10 +49,7 @@ extern "C" __attribute__((visibility("default"))) void in_turn(int count, char**
 }
 
 int main(int count, char** arguments) {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  CUcontext context = use_gpu();
   through("itself", by_itself);
   std::thread([&] {
     cuCtxSetCurrent(context);

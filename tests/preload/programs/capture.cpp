@@ -10,6 +10,7 @@
 
 #include "shim/driver/cuda_abi.hpp"
 #include "shim/include/kvcached.h"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -55,10 +56,7 @@ void end(const char* way, CUstream stream) {
 }  // namespace
 
 int main(int, char** argv) {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   CUdeviceptr plain = 0;
   CUdeviceptr elastic = 0;
   cuMemAlloc_v2(&plain, 4096);

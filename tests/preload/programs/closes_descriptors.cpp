@@ -9,6 +9,7 @@
 #include <cstdio>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -30,10 +31,7 @@ __attribute__((noinline)) void allocate_deeper() {
 }  // namespace
 
 int main() {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   const int first = dup(0);  // the lowest number that is free
   close(first);
   allocate();

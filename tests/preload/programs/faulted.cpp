@@ -6,13 +6,11 @@
 #include <fstream>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 int main(int, char** arguments) {
   constexpr std::size_t kSize = 4 << 20;
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   CUdeviceptr before = 0;
   std::printf("alloc %d\n", static_cast<int>(cuMemAlloc_v2(&before, kSize)));
   {

@@ -1,19 +1,21 @@
 // link: -lcuda
 // Everything that an engine does with elastic memory, while the driver refuses one call or another.
-// Arguments: the call, and a file that SIM_GPU_FAULTS names. Says what went wrong beyond "out of
-// memory", a line for each; "rounds N" at the end.
+// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names. Says what went
+// wrong beyond "out of memory", a line for each; "rounds N" at the end.
 #include <dlfcn.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "shim/driver/cuda_abi.hpp"
 #include "shim/include/kvcached.h"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -244,11 +246,8 @@ void set_faults(const char* file, const std::string& rules) {
 int main(int, char** arguments) {
   const std::string call = arguments[1];
   const char* file = arguments[2];
-  CUcontext context = nullptr;
   CUdeviceptr plain = 0;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  CUcontext context = use_gpu();
   cuMemAlloc_v2(&plain, 4096);
   round_name = "first";
   everything(context, plain);
@@ -263,8 +262,11 @@ int main(int, char** arguments) {
     std::string rules;
     const bool storm = nth > kRounds;
     for (int i = storm ? 1 : nth; i <= (storm ? kRounds : nth); ++i) {
-      rules +=
-          call + " nth=" + std::to_string(i) + " error=" + std::to_string(kErrors[i % 5]) + "\n";
+      std::istringstream calls(call);
+      for (std::string one; std::getline(calls, one, '_');) {
+        rules +=
+            one + " nth=" + std::to_string(i) + " error=" + std::to_string(kErrors[i % 5]) + "\n";
+      }
     }
     round_name = call + (storm ? " in a row" : " nth " + std::to_string(nth));
     set_faults(file, rules);

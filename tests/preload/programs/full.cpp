@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -35,10 +36,7 @@ bool take(const char* way, std::vector<CUdeviceptr>& taken) {
 }  // namespace
 
 int main(int, char** argv) {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   CUdeviceptr first = 0;
   std::printf("first %d\n", cuMemAlloc_v2(&first, kFirst));
   std::vector<CUdeviceptr> taken;

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -55,10 +56,7 @@ void show(const char* who, Allocate allocate) {
 }  // namespace
 
 int main(int, char** arguments) {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   void* library = nullptr;
   Allocate allocate = load(&library, arguments[1]);
   Dl_info info{};

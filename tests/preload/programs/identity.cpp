@@ -7,6 +7,7 @@
 #include <initializer_list>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -84,10 +85,7 @@ void intact(CUdeviceptr at, std::size_t size) {
 }  // namespace
 
 int main() {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  CUcontext context = use_gpu();
   for (const std::size_t size : {2 * kMiB, 5 * kMiB + 3, 64 * kMiB}) {
     CUdeviceptr at = 0;
     say("alloc", cuMemAlloc_v2(&at, size));

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 int main(int, char** arguments) {
   constexpr std::size_t kSize = 8 << 20;
@@ -16,10 +17,7 @@ int main(int, char** arguments) {
       dlsym(RTLD_DEFAULT, "kvcached_back_whole"));
   auto* resident = reinterpret_cast<int (*)(std::uint64_t, std::size_t, std::size_t, std::size_t*)>(
       dlsym(RTLD_DEFAULT, "kvcached_resident"));
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   CUdeviceptr at = 0;
   std::printf("alloc %d\n", static_cast<int>(cuMemAlloc_v2(&at, kSize)));
   std::ofstream(arguments[1]) << "cuMemCreate every=1 error=2\n";

@@ -6,6 +6,7 @@
 
 #include "shim/driver/cuda_abi.hpp"
 #include "shim/include/kvcached.h"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
@@ -28,11 +29,8 @@ void pin(CUdeviceptr at) {
 }  // namespace
 
 int main() {
-  CUcontext context = nullptr;
   CUdeviceptr at = 0;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
+  use_gpu();
   std::printf("alloc %d\n", static_cast<int>(cuMemAlloc_v2(&at, kSize)));
   for (const std::size_t offset : {std::size_t{0}, std::size_t{4096}}) {
     CUipcMemHandle ipc;

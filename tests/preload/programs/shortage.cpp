@@ -7,17 +7,13 @@
 #include <cstdio>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "tests/preload/programs/begin.hpp"
 
 namespace {
 
 constexpr std::size_t kSize = 64 << 20;
 
-void begin() {
-  CUcontext context = nullptr;
-  cuInit(0);
-  cuDevicePrimaryCtxRetain(&context, 0);
-  cuCtxSetCurrent(context);
-}
+void begin() { use_gpu(); }
 
 // Takes all physical memory when told to, and gives it back when told again.
 void fill_the_gpu(int orders, int answers) {

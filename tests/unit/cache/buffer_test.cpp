@@ -113,6 +113,19 @@ TEST(BufferCreate, EveryFailureLeavesNothing) {
   }
 }
 
+TEST(BufferCreate, WhatTheDriverKeepsOfAFailureIsHandedBack) {
+  World world;
+  world.driver.fail(Call::map, 3);
+  world.driver.fail(Call::unmap, 1, Status::failed, 2);  // twice now, once when withdrawn
+  std::shared_ptr<Buffer> buffer;
+  EXPECT_EQ(Buffer::create(world.ground(), kMiB * 45, kContext, buffer), Result::failed);
+  ASSERT_NE(buffer, nullptr);
+  EXPECT_EQ(world.driver.mappings(), 1U);
+  EXPECT_EQ(world.driver.calls(Call::unreserve), 0U) << "something is mapped there";
+  EXPECT_EQ(buffer->destroy(), Result::ok);
+  EXPECT_TRUE(world.clean());
+}
+
 TEST_F(BufferTest, OneExtentForAllWhoNeedAPiece) {
   EXPECT_EQ(buffer_->missing(2), Pages(1));
   ASSERT_EQ(back(2), Result::ok);
@@ -288,6 +301,20 @@ TEST_F(BufferTest, AFailedRepartitionLeavesEveryAddressMapped) {
   EXPECT_TRUE(world_.clean());
 }
 
+TEST_F(BufferTest, ARepartitionThatCannotBeUndoneLosesWhatItDidNotReach) {
+  ASSERT_EQ(buffer_->repartition(runs_of(7, 2)), Result::ok);
+  // The third of the new cannot be aliased, the second of them not go, the third not even then.
+  world_.driver.fail(Call::map, 2, Status::failed, 1);
+  world_.driver.fail(Call::unmap, 1);
+  EXPECT_EQ(buffer_->repartition(runs_of(7, 0)), Result::failed);
+  std::vector<bool> lost;
+  for (std::size_t i = 0; i < buffer_->piece_count(); ++i) lost.push_back(buffer_->piece_lost(i));
+  EXPECT_EQ(lost, (std::vector<bool>{false, false, true, false, false, false}));
+  EXPECT_EQ(buffer_->piece_run(2), (PageRun{2, 0}));
+  EXPECT_EQ(buffer_->destroy(), Result::ok);
+  EXPECT_TRUE(world_.clean());
+}
+
 TEST_F(BufferTest, OnlyOneWorkerClaims) {
   EXPECT_EQ(buffer_->claim(std::make_shared<Nobody>()), Result::invalid);
   EXPECT_EQ(buffer_->back_whole(), Result::invalid);
@@ -451,14 +478,12 @@ TEST(ScratchTest, GoesWithTheLastUser) {
 
 TEST(ScratchTest, AnExtentThatIsNotReleasedIsUsedAgain) {
   World world;
-  driver::Handle first;
-  driver::Handle again;
-  ASSERT_EQ(world.scratch.take(0, first), Result::ok);
+  ASSERT_EQ(world.scratch.take(0), Result::ok);
   world.driver.fail(Call::release, 0);
   world.scratch.give(0);
   EXPECT_EQ(world.scratch.bytes(), kMiB * 2);
-  ASSERT_EQ(world.scratch.take(0, again), Result::ok);
-  EXPECT_EQ(first, again);
+  ASSERT_EQ(world.scratch.take(0), Result::ok);
+  EXPECT_EQ(world.driver.extents(), 1U);
   world.scratch.give(0);
   EXPECT_TRUE(world.clean());
 }

@@ -30,6 +30,18 @@ TEST_F(CacheWork, TellsWhenPressureRises) {
   EXPECT_EQ(told.size(), 3U);
 }
 
+TEST_F(CacheWork, WhoIsToldOfPressureMayReplaceItself) {
+  std::string told;
+  cache().on_reclaim([&, name = std::string("a name that needs memory of its own")](std::uint64_t) {
+    cache().on_reclaim([&](std::uint64_t) { told += "; the second"; });
+    told += name;
+  });
+  cache().set_pressure(Pages(1));
+  EXPECT_EQ(told, "a name that needs memory of its own");
+  cache().set_pressure(Pages(2));
+  EXPECT_EQ(told, "a name that needs memory of its own; the second");
+}
+
 TEST_F(CacheWork, KeepsReadyWhatIsExpected) {
   cache().expect(100);
   EXPECT_EQ(rig().waker.wakes(), 1U);
