@@ -166,6 +166,18 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
 
 }  // namespace
 
+std::string distrust_default(const std::string& directory) {
+  constexpr int kFlags = O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+  const PoolFile opened(::open(directory.c_str(), kFlags));
+  Answer answer;
+  if (opened.descriptor() >= 0) {
+    answer = check_default(opened.descriptor());
+  } else if (errno != ENOENT) {
+    answer = denied(AT_FDCWD, directory.c_str(), errno);
+  }
+  return answer.refusal == Refusal::ok ? "" : "pool " + directory + ": " + answer.why;
+}
+
 Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why) {
   if (header.magic.load() != layout::kMagic) {
     why = "not a pool" + std::string(kMend);

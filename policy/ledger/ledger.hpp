@@ -103,6 +103,10 @@ class Ledger {
   virtual void abandon() noexcept = 0;
 };
 
+// Why the default directory is not to be used, as `open` would say it: another user may have made
+// it, since its name can be guessed. Empty: it can be used, or there is none.
+std::string distrust_default(const std::string& directory);
+
 // The pools in a directory, for tools: reads without joining. A file that cannot be read is a
 // complaint, one line each; the others are still returned.
 std::vector<Snapshot> read_pools(const std::string& directory,

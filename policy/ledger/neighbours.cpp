@@ -69,7 +69,7 @@ Answer check_default(int directory) {
   return {Refusal::foreign, "may be written by every user; chmod o-w it or set KVCACHED_DIR"};
 }
 
-Answer check_file(int directory, int file) {
+Answer check_file(int directory, int file, bool only_read) {
   struct stat status {};
   struct stat folder {};
   if (::fstat(file, &status) != 0 || ::fstat(directory, &folder) != 0) {
@@ -79,7 +79,8 @@ Answer check_file(int directory, int file) {
     return {Refusal::damaged, "not a regular file" + std::string(kMend)};
   }
   const bool groups = is_shared(folder) && status.st_gid == folder.st_gid;
-  if (!is_ours(status) && !groups) {
+  const bool shown = only_read && status.st_uid == folder.st_uid;
+  if (!is_ours(status) && !groups && !shown) {
     return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
   }
   if ((status.st_mode & S_IWOTH) == 0) return {};

@@ -41,8 +41,9 @@ Answer cannot_make(int directory, int error);
 // Of a directory that no user named: whoever made it first could lead us to a file of its own,
 // since its name can be guessed.
 Answer check_default(int directory);
-// Whoever may write the file decides what all its members do.
-Answer check_file(int directory, int file);
+// Whoever may write the file decides what all its members do. Who only reads may be shown also what
+// belongs to the directory's owner: the user has named the directory.
+Answer check_file(int directory, int file, bool only_read = false);
 
 // The layout version of a pool of this GPU in which somebody is present and which is not ours: the
 // memory that it hands out is the same. 0: none.

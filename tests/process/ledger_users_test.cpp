@@ -203,6 +203,21 @@ TEST_F(LedgerUsersTest, AnotherUsersFileIsNotUsed) {
   }
 }
 
+// Whoever names a directory may look at what its owner has there, though it would not join.
+TEST_F(LedgerUsersTest, TheDirectoryOwnersFileIsShownAndNotChanged) {
+  const auto member = this->member("first");
+  ASSERT_EQ(::chmod(path_.c_str(), 0755), 0);
+  ASSERT_EQ(::chown(file().c_str(), kStranger, kOtherGroup), 0);
+  std::vector<std::string> complaints;
+  EXPECT_THAT(read_pools(path_, complaints), testing::IsEmpty()) << "of neither";
+  EXPECT_THAT(complaints, testing::ElementsAre(testing::HasSubstr("belongs to user 54003;")));
+  ASSERT_EQ(::chown(path_.c_str(), kStranger, kOtherGroup), 0);
+  EXPECT_THAT(read_pools(path_, complaints), testing::SizeIs(1));
+  EXPECT_THAT(change_limits(path_, gpu_, "first", {{}, {}, 5}, clock_),
+              testing::HasSubstr("belongs to user 54003;"));
+  EXPECT_EQ(member->snapshot().tenants.at(0).limits.weight, 100U);
+}
+
 TEST_F(LedgerUsersTest, AFileThatAllMayWriteIsNotUsed) {
   open().reset();
   ASSERT_EQ(::chmod(file().c_str(), 0666), 0);
