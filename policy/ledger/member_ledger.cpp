@@ -41,7 +41,7 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.locked");
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
-  bury_dead(file_, kNoSlot, SlotSet().set(), most_, now);
+  bury_dead(file_, kNoSlot, SlotSet().set(), now);
   limbo_ = settle_limbo(file, size(), {}, now, books_);
   const std::uint32_t taken = take_slot(file_);
   if (taken == kNoSlot) {
@@ -245,7 +245,7 @@ FileLedger::~FileLedger() {
   test_point("leave.before");
   // Letting go first makes us dead; then the common way takes its course.
   file_.unlock(layout::kLivenessByte + slot_);
-  bury_dead(file_, kNoSlot, SlotSet().set(slot_), most_, clock_.now());
+  bury_dead(file_, kNoSlot, SlotSet().set(slot_), clock_.now());
   unlock();
 }
 
