@@ -32,6 +32,9 @@ struct JoinRequest {
   std::string_view tenant;   // shared by all processes of one engine; cut to 47 characters
   TenantLimits limits;       // the tenant's first process decides, the others' are ignored
   std::string_view command;  // for display
+  // As the driver has just said. The first member is promised no more, as what it loaded before is
+  // known to nobody yet.
+  std::optional<Bytes> gpu_free = {};
 };
 
 struct Duty {

@@ -153,6 +153,22 @@ TEST_F(RoomTest, OnlyWhatIsThereIsPromised) {
   EXPECT_NE(set_min(91), "");
 }
 
+TEST_F(RoomTest, TheFirstMemberIsPromisedWhatItFoundFree) {
+  const auto first = [&](std::string_view tenant, std::uint64_t min, std::uint64_t free) {
+    auto ledger =
+        Ledger::open({path_, gpu_, Pages(kPool), Pages(kGpu)}, clock_, refusal_, complaint_);
+    EXPECT_TRUE(ledger->join({tenant, {Pages(min)}, "test", free_pages(free)}, complaint_));
+    return ledger;
+  };
+  EXPECT_EQ(first("a", 301, 300)->limits().min, Pages(0));
+  const auto a = first("a", 300, 300);
+  EXPECT_EQ(a->limits().min, Pages(300));
+  EXPECT_EQ(a->snapshot().shortfall, Pages(600));
+  // Beside others a single look proves nothing.
+  const auto b = first("b", 0, 200);
+  EXPECT_EQ(b->snapshot().shortfall, Pages(600));
+}
+
 TEST_F(RoomTest, ASmallerPoolLacksNoMoreThanItMust) {
   const auto a = joined("a");
   ASSERT_TRUE(a->charge(Pages(500)));
