@@ -176,7 +176,10 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
       driver::device_memory(id, total) != driver::Status::ok)
     return nullptr;  // no device, or not initialized yet: asked again at the next allocation
   d->tried = true;
-  auto made = member::Member::join(settings, uuid, total, steady_clock());
+  driver::MemoryInfo info;
+  const bool known = driver.memory_info(id, info) == driver::Status::ok;
+  auto made = member::Member::join(settings, uuid, total,
+                                   known ? std::optional(info.free) : std::nullopt, steady_clock());
   if (!made) return nullptr;
   d->scratch.reset(new (std::nothrow) cache::Scratch(driver, id));
   if (!d->scratch) return nullptr;

@@ -32,10 +32,14 @@ std::string names(const std::vector<Snapshot>& pools) {
 
 }  // namespace
 
-std::string pool_directory(const std::string& given) {
-  if (!given.empty()) return given;
+std::string find_directory(const std::string& given, std::string& directory) {
+  directory = given;
+  if (!given.empty()) return {};
   std::vector<std::string> ignored;
-  return read_settings([](const char* name) { return std::getenv(name); }, ignored).directory;
+  const Settings settings =
+      read_settings([](const char* name) { return std::getenv(name); }, ignored);
+  directory = settings.directory;
+  return settings.directory_named ? "" : ledger::distrust_default(directory);
 }
 
 bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu) {
@@ -49,7 +53,10 @@ bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu) {
 
 int choose(std::string_view verb, const ControlOptions& options, const std::string& tenant,
            Place& place) {
-  place.directory = pool_directory(options.directory);
+  if (const std::string why = find_directory(options.directory, place.directory); !why.empty()) {
+    complain(fmt::format("{}: {}", verb, why));
+    return kRefused;
+  }
   std::vector<std::string> complaints;
   const std::vector<Snapshot> all = ledger::read_pools(place.directory, complaints);
   if (all.empty()) {

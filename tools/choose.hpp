@@ -16,8 +16,9 @@ struct Place {
   ledger::Snapshot pool;
 };
 
-// The directory of the pools: as given, else as the settings say.
-std::string pool_directory(const std::string& given);
+// The directory of the pools: as given, else as the settings say. Not empty: why that one is not to
+// be used.
+std::string find_directory(const std::string& given, std::string& directory);
 
 // Whether a GPU's name as `stat` shows it begins with `text`, whatever the case.
 bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu);

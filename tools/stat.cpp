@@ -96,7 +96,10 @@ void show(const std::string& text, bool in_place) {
 }  // namespace
 
 int stat(const StatOptions& options) {
-  const std::string directory = pool_directory(options.directory);
+  std::string directory;
+  if (const std::string why = find_directory(options.directory, directory); !why.empty()) {
+    return complain("stat: " + why);
+  }
   if (options.every) watch(options, directory);
   const Look once = look(options, directory);
   fmt::print("{}", once.text);

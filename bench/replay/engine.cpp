@@ -17,11 +17,12 @@ std::uint64_t in_blocks(std::uint64_t tokens) {
 }  // namespace
 
 Engine::Engine(Shared& shared, std::size_t place, std::uint64_t token_bytes,
-               std::vector<engine::Request> requests)
+               std::vector<engine::Request> requests, Foresight foresight)
     : shared_(shared),
       place_(place),
       token_bytes_(token_bytes),
       requests_(std::move(requests)),
+      foresight_(foresight),
       warm_(shared.tenants()[place].stripe) {}
 
 // Blocks lie in the fullest stripes, so those in use are as few as can be.
@@ -167,9 +168,20 @@ void Engine::step(std::uint64_t step) {
   if (t.want && t.charged < t.min) ++stats_.below_minimum;
   keep_house();
   if ((step + place_) % 10 == 0) {
-    demand_.sample(now(), own().used);
-    own().demand = demand_.pages();
+    own().demand = foreseen();
   }
+}
+
+Pages Engine::foreseen() {
+  if (foresight_ == Foresight::past) {
+    demand_.sample(now(), own().used);
+    return demand_.pages();
+  }
+  std::uint64_t tokens = live_tokens_;
+  if (foresight_ == Foresight::queue) {
+    for (const Sequence& s : waiting_) tokens += in_blocks(s.request.prompt + s.produced + 1);
+  }
+  return std::max(own().used, pages_for(tokens));
 }
 
 void Engine::end(std::uint64_t step) {

@@ -30,7 +30,7 @@ class Engine {
  public:
   // `requests` by arrival, in steps. Plays in `shared` the tenant `place`.
   Engine(Shared& shared, std::size_t place, std::uint64_t token_bytes,
-         std::vector<engine::Request> requests);
+         std::vector<engine::Request> requests, Foresight foresight);
 
   void step(std::uint64_t step);
   // Counts what still waits.
@@ -51,6 +51,7 @@ class Engine {
   Instant now() const { return Instant(kStep * static_cast<std::int64_t>(step_)); }
   balance::Tenant& own() { return shared_.tenant(place_); }
   Pages pages_for(std::uint64_t tokens) const;
+  Pages foreseen();
   bool take(Pages pages, bool begins);
   void arrive();
   void generate();
@@ -63,6 +64,7 @@ class Engine {
   std::size_t place_;
   std::uint64_t token_bytes_;
   std::vector<engine::Request> requests_;
+  Foresight foresight_;
   std::size_t next_ = 0;
   std::deque<Sequence> waiting_;
   std::vector<Sequence> running_;

@@ -35,8 +35,12 @@ struct Engine {
 
 class Run {
  public:
-  Run(Way way, const balance::Rules& rules, bool gate, Pages minimum, unsigned seed)
-      : random_(seed), gate_(gate), shared_(way, kPool, records(minimum), rules) {
+  Run(Way way, const balance::Rules& rules, bool gate, Pages minimum, unsigned seed,
+      Foresight foresight)
+      : random_(seed),
+        gate_(gate),
+        foresight_(foresight),
+        shared_(way, kPool, records(minimum), rules) {
     engines_[2].greedy = false;
   }
 
@@ -90,7 +94,8 @@ class Run {
     if (!t.want && step_ >= e.asks_at) ask(e, t);
     if (t.want) serve(i, e, t);
     e.demand.sample(now(), t.used);
-    t.demand = e.demand.pages();
+    // Its queue is its wish, with which a plan reckons by itself.
+    t.demand = foresight_ == Foresight::past ? e.demand.pages() : t.used;
   }
 
   void finish(Engine& e, balance::Tenant& t) {
@@ -124,6 +129,7 @@ class Run {
 
   std::mt19937 random_;
   bool gate_;
+  Foresight foresight_;
   Shared shared_;
   std::array<Engine, 3> engines_{{{true, {}}, {true, {}}, {true, {}}}};
   std::uint64_t step_ = 0;
@@ -133,8 +139,8 @@ class Run {
 }  // namespace
 
 GreedyResult run_greedy(Way way, const balance::Rules& rules, bool gate, Pages minimum,
-                        std::uint64_t steps, unsigned seed) {
-  return Run(way, rules, gate, minimum, seed).run(steps);
+                        std::uint64_t steps, unsigned seed, Foresight foresight) {
+  return Run(way, rules, gate, minimum, seed, foresight).run(steps);
 }
 
 }  // namespace kvcached::replay

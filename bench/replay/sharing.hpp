@@ -1,11 +1,19 @@
 // Ways to share a pool, behind one face: so that a scenario runs the same under each.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "policy/balance.hpp"
 
 namespace kvcached::replay {
+
+// What an engine says that it will need.
+enum class Foresight : std::uint8_t {
+  none,   // what is used
+  past,   // what it needed before: forecast::Demand
+  queue,  // what is used, and what all waiting requests need to begin
+};
 
 enum class Way {
   fixed,       // everybody has its slice

@@ -64,7 +64,8 @@ WorldResult run_world(Way way, Pages pool, const WorldSettings& settings,
   Shared shared(way, pool, std::move(tenants), rules);
   std::vector<std::unique_ptr<Engine>> engines;
   for (std::size_t i = 0; i < loads.size(); ++i) {
-    engines.push_back(std::make_unique<Engine>(shared, i, loads[i].token_bytes, loads[i].requests));
+    engines.push_back(std::make_unique<Engine>(shared, i, loads[i].token_bytes, loads[i].requests,
+                                               settings.foresight));
   }
 
   WorldResult result;

@@ -45,6 +45,7 @@ struct WorldSettings {
   std::size_t tenants = 240;
   std::uint64_t minutes = 5;
   Pages minimum{64};  // of every eighth tenant
+  Foresight foresight = Foresight::past;
 };
 
 // The same for every way: the tenants' traces, begun at different places and thinned by different

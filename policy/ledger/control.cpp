@@ -93,11 +93,16 @@ std::string refuse(const Change& pool, std::uint32_t tenant, const TenantLimits&
                    const LimitChange& change) {
   const std::string name = name_of(pool.file().tenants[tenant]);
   const Pages size = pool.books().pool;
-  const Pages others = pool.books().promised() - pool.books().tenants[tenant].min;
-  if (change.min && wanted.min > size.minus_clamped(others)) {
+  const Pages there = pool.books().there();
+  const Pages before = pool.books().tenants[tenant].min;
+  const Pages others = pool.books().promised() - before;
+  // A promise that could not be kept may be made smaller, though not as small as it should be.
+  if (change.min && wanted.min > std::max(there.minus_clamped(others), before)) {
+    const std::string lacks =
+        there < size ? ", of which plain memory leaves " + mib(there) : std::string();
     return name + ": min=" + mib(wanted.min) + " with the other minimums of " + mib(others) +
-           " exceeds the pool of " + mib(size) + "; write at most " +
-           mib(size.minus_clamped(others));
+           " exceeds the pool of " + mib(size) + lacks + "; write at most " +
+           mib(there.minus_clamped(others));
   }
   if (wanted.min > wanted.max) {
     return name + ": min=" + mib(wanted.min) + " is above max=" + mib(wanted.max) +
@@ -184,8 +189,15 @@ std::string change_pool(const std::string& directory, const GpuUuid& gpu, const 
     return "a pool of " + mib(wanted) + " is less than one longest request of " +
            name_of(pool.file().tenants[i]) + " takes; write at least " + mib(pool.least(i));
   }
+  const Pages there = pool.books().there();
+  const bool short_of = there < pool.books().pool;
   set(pool.file().header.pool_pages, wanted.value);
   test_point("limit.unplanned");
+  // Less was there than the old size, so as much is there of the new one. Were it left to the next
+  // looks, memory would be asked back meanwhile that nobody lacks.
+  const Pages lacking = short_of ? wanted.minus_clamped(there) : Pages();
+  set(pool.file().header.shortfall_seen, lacking.value);
+  set(pool.file().header.shortfall, lacking.value);
   pool.carry_out(clock);
   return {};
 }

@@ -17,8 +17,8 @@ namespace kvcached::ledger {
 // for writing, nobody has that name, or the values contradict what the pool has promised or what a
 // member cannot do without. They wait a second for the pool's lock. No member's process is needed.
 
-// min: together the minimums of all tenants must fit into the pool. max: at least the minimum, and
-// what one longest request of any member takes.
+// min: a larger one must fit with all others into what is there of the pool. max: at least the
+// minimum, and what one longest request of any member takes.
 std::string change_limits(const std::string& directory, const GpuUuid& gpu, std::string_view tenant,
                           const LimitChange& change, const Clock& clock);
 

@@ -1,6 +1,5 @@
 // Opening and creating the pool's file: every way in which that can be refused.
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -10,6 +9,7 @@
 
 #include "policy/ledger/books.hpp"
 #include "policy/ledger/file.hpp"
+#include "policy/ledger/making.hpp"
 #include "policy/ledger/neighbours.hpp"
 #include "policy/ledger/test_points.hpp"
 
@@ -18,63 +18,7 @@ namespace {
 
 constexpr int kOpenPatience = 1000;  // ms; newcomers can wait longer than an engine's thread
 constexpr int kOpenTries = 3;
-constexpr int kMakingTries = 50;
-constexpr timespec kMakingSleep{0, 2'000'000};
 constexpr const char* kOneVersion = "; use one version of kvcached on a GPU";
-constexpr std::string_view kMend = "; remove it once no engine uses it";
-constexpr const char* kAnother =
-    "; set KVCACHED_DIR to a directory of your own or one that both may write";
-
-struct Answer {
-  Refusal refusal = Refusal::ok;
-  std::string why;
-};
-
-std::string error_text(int error) {
-  std::array<char, 128> buffer{};
-  return ::strerror_r(error, buffer.data(), buffer.size());  // GNU: returns the text
-}
-
-std::string user(uid_t uid) { return "user " + std::to_string(uid); }
-
-// Who refuses us? Another user's file or directory is `foreign`, the rest is `unreachable`.
-Answer denied(int directory, const char* name, int error) {
-  struct stat status {};
-  // A directory that we may not enter hides its files; then it is the one that refuses.
-  const bool known = ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ||
-                     ::fstat(directory, &status) == 0;
-  if ((error == EACCES || error == EPERM) && known && status.st_uid != ::geteuid()) {
-    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
-  }
-  return {Refusal::unreachable, error_text(error) + "; set KVCACHED_DIR to a writable directory"};
-}
-
-// The default's name can be guessed: whoever made it first could lead us to a file of its own.
-Answer check_default(int directory) {
-  struct stat status {};
-  if (::fstat(directory, &status) != 0) return {Refusal::unreachable, error_text(errno)};
-  if (!is_ours(status)) return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
-  if ((status.st_mode & S_IWOTH) == 0) return {};
-  return {Refusal::foreign, "may be written by every user; chmod o-w it or set KVCACHED_DIR"};
-}
-
-// Whoever may write the file decides what all its members do.
-Answer check_file(int directory, int file) {
-  struct stat status {};
-  struct stat folder {};
-  if (::fstat(file, &status) != 0 || ::fstat(directory, &folder) != 0) {
-    return {Refusal::unreachable, error_text(errno)};
-  }
-  if (!S_ISREG(status.st_mode)) {
-    return {Refusal::damaged, "not a regular file" + std::string(kMend)};
-  }
-  const bool groups = is_shared(folder) && status.st_gid == folder.st_gid;
-  if (!is_ours(status) && !groups) {
-    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
-  }
-  if ((status.st_mode & S_IWOTH) == 0) return {};
-  return {Refusal::foreign, "may be written by every user" + std::string(kMend)};
-}
 
 PoolFile open_directory(const OpenRequest& request, Answer& answer) {
   const std::string& path = request.directory;
@@ -102,88 +46,25 @@ PoolFile open_directory(const OpenRequest& request, Answer& answer) {
   return directory;
 }
 
-PoolFile open_file(int directory, const std::string& name, Answer& answer) {
+// Made where it is missing. It can be removed meanwhile, or a full file system made one of others
+// that had no room for ours: so what counts is whether there is one in the end.
+PoolFile open_file(int directory, const std::string& name, const OpenRequest& request,
+                   Answer& answer) {
   constexpr int kFlags = O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
   PoolFile file(::openat(directory, name.c_str(), kFlags));
-  // Of another user, who has not let us in yet.
-  for (int i = 0; i < kMakingTries && file.descriptor() < 0 && errno == EACCES; ++i) {
-    if (!is_being_made(directory, name.c_str())) {
-      errno = EACCES;
-      break;
-    }
-    ::nanosleep(&kMakingSleep, nullptr);
+  for (int i = 0; i < kOpenTries && file.descriptor() < 0 && errno == ENOENT; ++i) {
+    answer = make_file(directory, name, request);
     file = PoolFile(::openat(directory, name.c_str(), kFlags));
+    if (answer.refusal != Refusal::ok && file.descriptor() < 0) return file;
   }
-  if (file.descriptor() < 0 && errno == ENOENT) {
-    file = PoolFile(::openat(directory, name.c_str(), kFlags | O_CREAT, 0600));
-    if (file.descriptor() < 0 && (errno == EACCES || errno == EPERM)) {
-      answer = denied(directory, ".", errno);
-      return file;
-    }
-  }
+  answer = {};
   if (file.descriptor() >= 0) return file;
-  switch (errno) {
-    case ENOSPC:
-    case EDQUOT:
-      answer = {Refusal::full, "no space left to create it"};
-      break;
-    case ELOOP:
-    case EISDIR:
-    case ENXIO:
-      answer = {Refusal::damaged, "not a regular file" + std::string(kMend)};
-      break;
-    default:
-      answer = denied(directory, name.c_str(), errno);
+  if (errno == ELOOP || errno == EISDIR || errno == ENXIO) {
+    answer = {Refusal::damaged, "not a regular file" + std::string(kMend)};
+  } else {
+    answer = denied(directory, name.c_str(), errno);
   }
   return file;
-}
-
-// All space is taken now: a file system that fills up later cannot take pages from the mapping.
-Answer allocate(int directory, int file) {
-  // Going beyond this limit would not fail but send a signal that ends the engine.
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < layout::kFileSize) {
-    return {Refusal::full, "the limit on file sizes (ulimit -f) is below " +
-                               std::to_string(layout::kFileSize) + " bytes"};
-  }
-  share_with_group(directory, file);
-  int error = EINTR;
-  for (int i = 0; i < kOpenTries && error == EINTR; ++i) {
-    error = ::posix_fallocate(file, 0, layout::kFileSize);
-  }
-  if (error == 0) return {};
-  // Back to nothing, so that the next to come starts afresh.
-  if (::ftruncate(file, 0) != 0) return {Refusal::unreachable, error_text(errno)};
-  const bool full = error == ENOSPC || error == EDQUOT || error == EFBIG;
-  return {full ? Refusal::full : Refusal::unreachable,
-          "no room for " + std::to_string(layout::kFileSize) + " bytes: " + error_text(error) +
-              "; free some or set KVCACHED_DIR"};
-}
-
-void write_header(layout::File& file, const OpenRequest& request) noexcept {
-  layout::Header& header = file.header;
-  set(header.ready, 0U);
-  auto* words = reinterpret_cast<layout::U64*>(&file);
-  for (std::size_t i = 0; i < layout::kFileSize / sizeof(layout::U64); ++i) {
-    words[i].store(0, std::memory_order_relaxed);
-  }
-  set(header.magic, layout::kMagic);
-  set(header.version, layout::kVersion);
-  set(header.header_size, std::uint32_t{sizeof(layout::Header)});
-  set(header.slot_size, std::uint32_t{sizeof(layout::Slot)});
-  set(header.slot_count, layout::kSlots);
-  set(header.tenant_size, std::uint32_t{sizeof(layout::Tenant)});
-  set(header.tenant_count, layout::kTenants);
-  const auto boot = boot_id();
-  const auto gpu = words_of(request.gpu);
-  for (std::size_t i = 0; i < 2; ++i) {
-    set(header.boot_id[i], boot[i]);
-    set(header.gpu[i], gpu[i]);
-  }
-  set(header.pool_pages, std::min(request.pool.value, layout::kMaxPoolPages));
-  set(header.gpu_pages, std::min(request.gpu_total.value, layout::kMaxPoolPages));
-  test_point("create.filled");
-  set(header.ready, 1U);
 }
 
 bool of_this_boot(const layout::Header& header) noexcept {
@@ -191,7 +72,8 @@ bool of_this_boot(const layout::Header& header) noexcept {
   return header.boot_id[0].load() == boot[0] && header.boot_id[1].load() == boot[1];
 }
 
-// A creator that died half-way leaves an all-zero header, or its own magic without `ready`.
+// After a power cut the header may be all zero; who died while beginning the pool anew leaves its
+// magic without `ready`.
 bool unfinished(const layout::Header& header) noexcept {
   const std::uint64_t magic = header.magic.load();
   return header.ready.load() == 0 && (magic == 0 || magic == layout::kMagic);
@@ -250,15 +132,18 @@ Answer settle(int directory, PoolFile& file, const OpenRequest& request) {
 }
 
 // False when somebody removed the file between our opening and our locking it.
-bool still_linked(int file) noexcept {
-  struct stat status {};
-  return ::fstat(file, &status) == 0 && status.st_nlink > 0;
+bool still_there(int directory, const std::string& name, int file) noexcept {
+  struct stat ours {};
+  struct stat named {};
+  return ::fstat(file, &ours) == 0 &&
+         ::fstatat(directory, name.c_str(), &named, AT_SYMLINK_NOFOLLOW) == 0 &&
+         ours.st_dev == named.st_dev && ours.st_ino == named.st_ino;
 }
 
 PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
   const std::string name = file_name(request.gpu);
   for (int i = 0; i < kOpenTries; ++i) {
-    PoolFile file = open_file(directory, name, answer);
+    PoolFile file = open_file(directory, name, request, answer);
     if (answer.refusal == Refusal::ok) answer = check_file(directory, file.descriptor());
     if (answer.refusal != Refusal::ok) return {};
     test_point("open.opened");
@@ -269,7 +154,7 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
                      : "cannot lock it: " + error_text(errno) + "; set KVCACHED_DIR"};
       return {};
     }
-    if (!still_linked(file.descriptor())) continue;
+    if (!still_there(directory, name, file.descriptor())) continue;
     answer = settle(directory, file, request);
     file.unlock(layout::kMutexByte);
     if (answer.refusal == Refusal::ok) return file;
@@ -280,6 +165,18 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
 }
 
 }  // namespace
+
+std::string distrust_default(const std::string& directory) {
+  constexpr int kFlags = O_PATH | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW;
+  const PoolFile opened(::open(directory.c_str(), kFlags));
+  Answer answer;
+  if (opened.descriptor() >= 0) {
+    answer = check_default(opened.descriptor());
+  } else if (errno != ENOENT) {
+    answer = denied(AT_FDCWD, directory.c_str(), errno);
+  }
+  return answer.refusal == Refusal::ok ? "" : "pool " + directory + ": " + answer.why;
+}
 
 Refusal check_header(const layout::Header& header, std::uint64_t file_size, std::string& why) {
   if (header.magic.load() != layout::kMagic) {

@@ -65,7 +65,7 @@ PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& co
 
 // Opens the file of that name in a directory as it is: it is neither made nor mended, and the
 // caller is not present in it. To be written or only read. Empty when `file` is mapped and checked,
-// and its mutex held; else what is wrong.
+// its owner as well, and its mutex held; else what is wrong.
 //
 // A reader that cannot have the mutex in time goes on without: `locked` says so.
 std::string open_as_it_is(int directory, const std::string& name, bool writable, PoolFile& file,

@@ -195,7 +195,7 @@ Pages FileLedger::reap(Bytes gpu_free) noexcept {
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
   const Pages free = std::min(pages_down(gpu_free), Pages(layout::kMaxPoolPages));
-  bury_dead(file_, slot_, suspects, most_, now);
+  bury_dead(file_, slot_, suspects, now);
   limbo_ = settle_limbo(file, size(), free, now, books_);
   set(file.header.gpu_free, free.value + 1);
   // Claims age, claimants die, what was limbo may be free now, and a user's change may have been

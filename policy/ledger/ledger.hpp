@@ -32,6 +32,9 @@ struct JoinRequest {
   std::string_view tenant;   // shared by all processes of one engine; cut to 47 characters
   TenantLimits limits;       // the tenant's first process decides, the others' are ignored
   std::string_view command;  // for display
+  // As the driver has just said. The first member is promised no more, as what it loaded before is
+  // known to nobody yet.
+  std::optional<Bytes> gpu_free = {};
 };
 
 struct Duty {
@@ -102,6 +105,10 @@ class Ledger {
   // In a forked child: forgets the pool without touching the parent's membership.
   virtual void abandon() noexcept = 0;
 };
+
+// Why the default directory is not to be used, as `open` would say it: another user may have made
+// it, since its name can be guessed. Empty: it can be used, or there is none.
+std::string distrust_default(const std::string& directory);
 
 // The pools in a directory, for tools: reads without joining. A file that cannot be read is a
 // complaint, one line each; the others are still returned.

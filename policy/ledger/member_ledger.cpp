@@ -10,6 +10,7 @@
 #include "policy/ledger/file_ledger.hpp"
 #include "policy/ledger/newcomer.hpp"
 #include "policy/ledger/reap.hpp"
+#include "policy/ledger/room.hpp"
 #include "policy/ledger/siblings.hpp"
 #include "policy/ledger/snapshot.hpp"
 #include "policy/ledger/test_points.hpp"
@@ -41,8 +42,13 @@ bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexce
   test_point("join.locked");
   layout::File& file = *file_.mapped();
   const Instant now = clock_.now();
-  bury_dead(file_, kNoSlot, SlotSet().set(), most_, now);
+  bury_dead(file_, kNoSlot, SlotSet().set(), now);
   limbo_ = settle_limbo(file, size(), {}, now, books_);
+  // With nobody there to have given something back meanwhile, one look is enough.
+  if (request.gpu_free && books_.tenants_end == 0) {
+    set(file.header.shortfall_seen, layout::kMaxPoolPages);
+    note_shortfall(file, pages_down(*request.gpu_free), books_);
+  }
   const std::uint32_t taken = take_slot(file_);
   if (taken == kNoSlot) {
     unlock();
@@ -245,7 +251,7 @@ FileLedger::~FileLedger() {
   test_point("leave.before");
   // Letting go first makes us dead; then the common way takes its course.
   file_.unlock(layout::kLivenessByte + slot_);
-  bury_dead(file_, kNoSlot, SlotSet().set(slot_), most_, clock_.now());
+  bury_dead(file_, kNoSlot, SlotSet().set(slot_), clock_.now());
   unlock();
 }
 

@@ -4,7 +4,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <string>
+#include <array>
+#include <cerrno>
+#include <cstring>
 
 #include "policy/ledger/file.hpp"
 #include "policy/ledger/layout.hpp"
@@ -15,7 +17,17 @@ namespace {
 // Versions further apart are not looked for.
 constexpr std::uint32_t kNewest = layout::kVersion + 16;
 
+constexpr const char* kAnother =
+    "; set KVCACHED_DIR to a directory of your own or one that both may write";
+
+std::string user(uid_t uid) { return "user " + std::to_string(uid); }
+
 }  // namespace
+
+std::string error_text(int error) {
+  std::array<char, 128> buffer{};
+  return ::strerror_r(error, buffer.data(), buffer.size());  // GNU: returns the text
+}
 
 bool is_ours(const struct stat& status) noexcept {
   return status.st_uid == ::geteuid() || status.st_uid == 0;
@@ -33,10 +45,46 @@ void share_with_group(int directory, int file) noexcept {
   ::fchmod(file, shared ? 0660 : 0600);
 }
 
-bool is_being_made(int directory, const char* name) noexcept {
+Answer denied(int directory, const char* name, int error) {
   struct stat status {};
-  return ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(status.st_mode) &&
-         status.st_size == 0;
+  // A directory that we may not enter hides its files; then it is the one that refuses.
+  const bool known = ::fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) == 0 ||
+                     ::fstat(directory, &status) == 0;
+  if ((error == EACCES || error == EPERM) && known && status.st_uid != ::geteuid()) {
+    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
+  }
+  return {Refusal::unreachable, error_text(error) + "; set KVCACHED_DIR to a writable directory"};
+}
+
+Answer cannot_make(int directory, int error) {
+  if (error == ENOSPC || error == EDQUOT) return {Refusal::full, "no space left to create it"};
+  return denied(directory, ".", error);
+}
+
+Answer check_default(int directory) {
+  struct stat status {};
+  if (::fstat(directory, &status) != 0) return {Refusal::unreachable, error_text(errno)};
+  if (!is_ours(status)) return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
+  if ((status.st_mode & S_IWOTH) == 0) return {};
+  return {Refusal::foreign, "may be written by every user; chmod o-w it or set KVCACHED_DIR"};
+}
+
+Answer check_file(int directory, int file, bool only_read) {
+  struct stat status {};
+  struct stat folder {};
+  if (::fstat(file, &status) != 0 || ::fstat(directory, &folder) != 0) {
+    return {Refusal::unreachable, error_text(errno)};
+  }
+  if (!S_ISREG(status.st_mode)) {
+    return {Refusal::damaged, "not a regular file" + std::string(kMend)};
+  }
+  const bool groups = is_shared(folder) && status.st_gid == folder.st_gid;
+  const bool shown = only_read && status.st_uid == folder.st_uid;
+  if (!is_ours(status) && !groups && !shown) {
+    return {Refusal::foreign, "belongs to " + user(status.st_uid) + kAnother};
+  }
+  if ((status.st_mode & S_IWOTH) == 0) return {};
+  return {Refusal::foreign, "may be written by every user" + std::string(kMend)};
 }
 
 // The byte for presence has been the same in all layouts, and must stay so.

@@ -12,6 +12,7 @@
 
 #include "policy/ledger/file.hpp"
 #include "policy/ledger/history.hpp"
+#include "policy/ledger/neighbours.hpp"
 #include "policy/ledger/snapshot.hpp"
 
 namespace kvcached::ledger {
@@ -78,13 +79,14 @@ std::string open_as_it_is(int directory, const std::string& name, bool writable,
     return "belongs to another user; its owner and its directory's group may change it";
   }
   if (file.descriptor() < 0) return reason(errno);
-  struct stat status {};
-  if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
-  if (!S_ISREG(status.st_mode)) return "not a regular file";
+  if (Answer answer = check_file(directory, file.descriptor(), !writable);
+      answer.refusal != Refusal::ok) {
+    return answer.why;
+  }
   locked = file.lock_within(layout::kMutexByte, writable ? LockKind::exclusive : LockKind::shared,
                             writable ? kWritePatience : kReadPatience);
   if (writable && !locked) return "a process has held its lock for a second; is one stopped?";
-  // Its maker holds the lock until it is whole.
+  struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
   if (status.st_size < static_cast<off_t>(sizeof(layout::Header))) return "damaged: too short";
   const std::string current = "-v" + std::to_string(layout::kVersion);

@@ -45,7 +45,7 @@ SlotSet find_dead(const PoolFile& file, std::uint32_t own, const SlotSet& among)
   return dead;
 }
 
-void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, Pages most,
+void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects,
                Instant now) noexcept {
   if (suspects.none()) return;
   const SlotSet dead = find_dead(file, own, suspects);
@@ -53,7 +53,8 @@ void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects,
     if (!dead[k]) continue;
     layout::Slot& slot = file.mapped()->slots[k];
     { const SlotChange repaired(slot); }
-    SlotAccount account = account_of(*file.mapped(), k, most);
+    // Moved as it is: other members may know of a larger pool than this one does.
+    SlotAccount account = account_of(*file.mapped(), k, Pages(layout::kMaxPoolPages));
     if (!account.charged) {
       empty(*file.mapped(), k);
       continue;

@@ -36,7 +36,7 @@ SlotSet find_dead(const PoolFile& file, std::uint32_t own,
                   const SlotSet& among = SlotSet().set()) noexcept;
 
 // Moves the charges of dead members to limbo, and repairs what they left half-written.
-void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects, Pages most,
+void bury_dead(const PoolFile& file, std::uint32_t own, const SlotSet& suspects,
                Instant now) noexcept;
 
 // Lets go of limbo that is proven free or older than kLimboPatience. `gpu_free` is what the

@@ -56,7 +56,8 @@ std::string unnamed_tenant() {
 }
 
 std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::GpuUuid& gpu,
-                                     Bytes gpu_total, const Clock& clock) noexcept {
+                                     Bytes gpu_total, std::optional<Bytes> gpu_free,
+                                     const Clock& clock) noexcept {
   try {
     const Pages pool = pages_down(settings.pool.of(gpu_total));
     ledger::OpenRequest request{settings.directory, gpu, pool, pages_down(gpu_total),
@@ -79,7 +80,7 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
     limits.weight = settings.weight;
     const std::string tenant = settings.name.empty() ? unnamed_tenant() : settings.name;
     const std::string program = program_name();
-    if (!ledger->join({tenant, limits, program}, complaint)) {
+    if (!ledger->join({tenant, limits, program, gpu_free}, complaint)) {
       warn("{}; memory stays plain", complaint);
       return nullptr;
     }

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "policy/ledger/ledger.hpp"
@@ -18,7 +19,8 @@ class Member final : public cache::Budget {
   // Joins the pool of the GPU. `gpu_total` turns shares of the settings into sizes. Null when the
   // pool cannot be used: one line in the log says why, and memory stays plain.
   static std::unique_ptr<Member> join(const Settings& settings, const ledger::GpuUuid& gpu,
-                                      Bytes gpu_total, const Clock& clock) noexcept;
+                                      Bytes gpu_total, std::optional<Bytes> gpu_free,
+                                      const Clock& clock) noexcept;
 
   using Budget::charge;
   bool charge(Pages pages, Pages wish) noexcept override;

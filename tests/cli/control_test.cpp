@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -144,6 +145,52 @@ TEST_F(ControlVerbs, OnlyThePoolsOwner) {
   expect_line(as_other({"trim", "chat"}), 1, "belongs to another user");
   expect_line(as_other({"limit", "1GiB"}), 1, "belongs to another user");
   EXPECT_EQ(member->limits().weight, 1U);
+}
+
+// Each of them could show what is not so, and have changes written where they do harm.
+TEST_F(ControlVerbs, NothingPlantedByAnotherUserIsShownOrWritten) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can be another user";
+  const auto member = join("chat");
+  const std::string copy = folder_ / "kvcached";
+  std::filesystem::copy(build_directory() + "/kvcached", copy);
+  ASSERT_EQ(chmod(folder_.path().c_str(), 0755), 0);
+  constexpr uid_t kPlanter = 54'001;
+  const std::vector<std::vector<std::string>> verbs{{"stat"},
+                                                    {"stat", "--history"},
+                                                    {"set", "chat", "weight=5"},
+                                                    {"trim", "chat"},
+                                                    {"limit", "1GiB"}};
+
+  // A file in a directory that all may write.
+  for (const auto& entry : std::filesystem::directory_iterator(pools())) {
+    ASSERT_EQ(chmod(entry.path().c_str(), 0644), 0);
+    ASSERT_EQ(chown(entry.path().c_str(), kPlanter, kPlanter), 0);
+  }
+  ASSERT_EQ(chmod(pools().c_str(), 01777), 0);
+  for (std::vector<std::string> words : verbs) {
+    words.insert(words.end(), {"--dir", pools()});
+    const Outcome outcome = kvcached(words);
+    EXPECT_NE(outcome.status, 0) << words[0];
+    EXPECT_EQ(outcome.out, "") << words[0];
+    EXPECT_THAT(outcome.err, HasSubstr("belongs to user 54001; set KVCACHED_DIR")) << words[0];
+    EXPECT_EQ(std::count(outcome.err.begin(), outcome.err.end(), '\n'), 1) << outcome.err;
+  }
+  EXPECT_EQ(member->limits().weight, 1U);
+
+  // A directory whose name can be guessed.
+  const std::string guessed = "/dev/shm/kvcached-54003";
+  std::filesystem::copy(pools(), guessed);
+  ASSERT_EQ(chown(guessed.c_str(), kPlanter, kPlanter), 0);
+  ASSERT_EQ(chmod(guessed.c_str(), 0755), 0);
+  for (std::vector<std::string> words : verbs) {
+    words.insert(words.begin(),
+                 {"setpriv", "--reuid=54003", "--regid=54003", "--clear-groups", copy});
+    const Outcome outcome = run_program("/usr/bin/env", words, {{"KVCACHED_DIR", ""}});
+    EXPECT_NE(outcome.status, 0) << words[5];
+    EXPECT_EQ(outcome.out, "") << words[5];
+    EXPECT_THAT(outcome.err, HasSubstr("pool " + guessed + ": belongs to user 54001; set"));
+  }
+  std::filesystem::remove_all(guessed);
 }
 
 TEST_F(ControlVerbs, HelpNamesThem) {

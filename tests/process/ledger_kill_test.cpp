@@ -140,7 +140,39 @@ INSTANTIATE_TEST_SUITE_P(AtEveryPoint, ControlKillTest,
                            return name;
                          });
 
-TEST_F(LedgerDeathTest, CreatorKilledHalfWayIsReplaced) {
+class CreatorKillTest : public PoolFolder, public testing::WithParamInterface<const char*> {
+ protected:
+  std::ptrdiff_t files() const {
+    return std::distance(std::filesystem::directory_iterator(path_), {});
+  }
+};
+
+TEST_P(CreatorKillTest, WhatItLeftIsNoPoolAndGoesWithTheNext) {
+  for (int i = 0; i < 3; ++i) {
+    Child creator([&](Child&) {
+      signal_at(GetParam(), SIGKILL);
+      Ledger::open(request(50), clock_, refusal_, complaint_);
+      return 1;
+    });
+    ASSERT_TRUE(WIFSIGNALED(creator.wait()));
+    EXPECT_FALSE(std::filesystem::exists(file()));
+    EXPECT_EQ(files(), 1);
+  }
+  EXPECT_EQ(open(100)->snapshot().free, Pages(100));
+  EXPECT_EQ(files(), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(AtEveryPoint, CreatorKillTest,
+                         testing::Values("create.named", "create.filled", "create.whole"),
+                         [](const auto& each) {
+                           std::string name = each.param;
+                           name[name.find('.')] = '_';
+                           return name;
+                         });
+
+TEST_F(LedgerDeathTest, PoolKilledWhileItWasBegunAnewIsReplaced) {
+  open(30).reset();
+  std::filesystem::resize_file(file(), 0);
   Child creator([&](Child&) {
     signal_at("create.filled", SIGKILL);
     Ledger::open(request(50), clock_, refusal_, complaint_);

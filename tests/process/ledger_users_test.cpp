@@ -1,6 +1,7 @@
 // A pool that several users share through a directory of their group.
 #include <gmock/gmock.h>
 #include <grp.h>
+#include <sched.h>
 #include <sys/stat.h>
 
 #include "policy/ledger/control.hpp"
@@ -47,6 +48,13 @@ class LedgerUsersTest : public PoolFolder {
       return 0;
     });
   }
+  std::vector<std::string> names() const {
+    std::vector<std::string> all;
+    for (const auto& entry : std::filesystem::directory_iterator(path_)) {
+      all.push_back(entry.path().filename().string());
+    }
+    return all;
+  }
   // What a stranger's `call` answers: one line, or nothing.
   std::string stranger(const std::function<std::string()>& call, gid_t group = kOtherGroup) {
     std::array<int, 2> lines{};
@@ -88,16 +96,47 @@ TEST_F(LedgerUsersTest, UsersOfAGroupShareOnePool) {
   EXPECT_EQ(books.limbo, Pages(60));
 }
 
-// Its maker's umask closes the file until it is whole.
-TEST_F(LedgerUsersTest, AFileThatIsBeingMadeIsWaitedFor) {
-  const auto first = join_as(kFirst, "first", 10, "open.opened");
-  first->wait_stopped();
-  const auto second = join_as(kSecond, "second", 10);
-  ::usleep(20'000);
-  first->signal(SIGCONT);
-  EXPECT_EQ(first->hear(), 1);
-  EXPECT_EQ(second->hear(), 1);
-  EXPECT_EQ(open()->snapshot().charged, Pages(20));
+TEST_F(LedgerUsersTest, AMakerThatIsSlowKeepsNobodyWaitingAndJoinsWhoWasFaster) {
+  for (const char* point : {"create.named", "create.filled", "create.whole"}) {
+    const auto first = join_as(kFirst, "first", 10, point);
+    first->wait_stopped();
+    const auto second = join_as(kSecond, "second", 20);
+    EXPECT_EQ(second->hear(), 1) << point;
+    first->signal(SIGCONT);
+    EXPECT_EQ(first->hear(), 1) << point;
+    EXPECT_EQ(open()->snapshot().charged, Pages(30)) << point;
+    EXPECT_THAT(names(), testing::ElementsAre(file_name(gpu_))) << point;
+    ASSERT_EQ(::unlink(file().c_str()), 0);
+  }
+}
+
+TEST_F(LedgerUsersTest, AllThatStartAtTheSameInstantJoinOnePool) {
+  constexpr int kUsers = 12;
+  constexpr int kRounds = 15;
+  for (int round = 0; round < kRounds; ++round) {
+    const SharedNumber ready;
+    std::vector<std::unique_ptr<Child>> users;
+    for (int i = 0; i < kUsers; ++i) {
+      users.push_back(std::make_unique<Child>([&, i](Child& self) {
+        if (!become(kFirst + static_cast<uid_t>(i % 3), kGroup)) return 1;
+        ++*ready;
+        while (*ready < kUsers) ::sched_yield();
+        const auto ledger = Ledger::open(request(100), clock_, refusal_, complaint_);
+        const bool in = ledger && ledger->join({std::to_string(i), {}, "test"}, complaint_) &&
+                        ledger->charge(Pages(1));
+        if (!in) std::fprintf(stderr, "%s\n", complaint_.c_str());
+        self.say(in ? 1 : 0);
+        ::pause();
+        return 0;
+      }));
+    }
+    for (const auto& user : users) EXPECT_EQ(user->hear(), 1);
+    EXPECT_EQ(open()->snapshot().charged, Pages(kUsers));
+    EXPECT_THAT(names(), testing::ElementsAre(file_name(gpu_)));
+    users.clear();
+    ASSERT_EQ(::unlink(file().c_str()), 0);
+    if (HasFailure()) return;
+  }
 }
 
 TEST_F(LedgerUsersTest, AStrangerIsRefusedInOneLine) {
@@ -162,6 +201,21 @@ TEST_F(LedgerUsersTest, AnotherUsersFileIsNotUsed) {
     EXPECT_EQ(refused(), Refusal::foreign);
     ASSERT_EQ(::unlink(file().c_str()), 0);
   }
+}
+
+// Whoever names a directory may look at what its owner has there, though it would not join.
+TEST_F(LedgerUsersTest, TheDirectoryOwnersFileIsShownAndNotChanged) {
+  const auto member = this->member("first");
+  ASSERT_EQ(::chmod(path_.c_str(), 0755), 0);
+  ASSERT_EQ(::chown(file().c_str(), kStranger, kOtherGroup), 0);
+  std::vector<std::string> complaints;
+  EXPECT_THAT(read_pools(path_, complaints), testing::IsEmpty()) << "of neither";
+  EXPECT_THAT(complaints, testing::ElementsAre(testing::HasSubstr("belongs to user 54003;")));
+  ASSERT_EQ(::chown(path_.c_str(), kStranger, kOtherGroup), 0);
+  EXPECT_THAT(read_pools(path_, complaints), testing::SizeIs(1));
+  EXPECT_THAT(change_limits(path_, gpu_, "first", {{}, {}, 5}, clock_),
+              testing::HasSubstr("belongs to user 54003;"));
+  EXPECT_EQ(member->snapshot().tenants.at(0).limits.weight, 100U);
 }
 
 TEST_F(LedgerUsersTest, AFileThatAllMayWriteIsNotUsed) {

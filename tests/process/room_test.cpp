@@ -43,6 +43,18 @@ TEST_F(Room, ThePoolGivesWhatPlainMemoryLeaves) {
   EXPECT_EQ(b.ask("free"), "free");
 }
 
+TEST_F(Room, TheFirstMinimumIsNoMoreThanTheGpuHasFree) {
+  for (const bool fits : {false, true}) {
+    auto variables = environment("KVCACHED_MIN", fits ? "900MiB" : "1100MiB");
+    variables["KVCACHED_POOL"] = "2GiB";
+    const Tenant a("a", variables);
+    const auto pool = pool_in(pool_.path());
+    ASSERT_TRUE(pool && pool->tenants.size() == 1);
+    EXPECT_EQ(pool->tenants[0].min_admitted, fits);
+    EXPECT_EQ(pool->tenants[0].limits.min, fits ? Pages(450) : Pages());
+  }
+}
+
 TEST_F(Room, AHighWaterMarkIsReachedAgain) {
   const Tenant a("a", environment());
   const Tenant b("b", environment());

@@ -45,6 +45,27 @@ TEST_F(ContestTest, AClaimCallsUponIdlePeers) {
   EXPECT_EQ(b->charged(), Pages(30));
 }
 
+// Who says what it will need keeps what it has for that, from claims that are young.
+TEST_F(ContestTest, AnnouncedDemandKeepsIdlePages) {
+  const auto a = member("a");
+  const auto b = member("b");
+  const auto c = member("c");
+  for (const auto* each : {&a, &b}) {
+    ASSERT_TRUE((*each)->charge(Pages(50)));
+    use(**each, 10);
+  }
+  EXPECT_FALSE(c->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reclaim, Pages(20)) << "all else is equal";
+  Figures figures;
+  figures.used = Pages(10);
+  figures.stripe = Pages(5);
+  figures.demand = Pages(50);
+  a->publish(figures);
+  EXPECT_FALSE(c->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  EXPECT_EQ(b->duty().reclaim, Pages(20));
+}
+
 TEST_F(ContestTest, WhoAsksIsNotSilent) {
   const auto a = member("a");
   const auto b = member("b");

@@ -3,6 +3,7 @@
 
 #include <functional>
 
+#include "policy/ledger/control.hpp"
 #include "policy/ledger/test_points.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
 
@@ -209,6 +210,23 @@ TEST_F(ReapTest, LimboOutlivesAllMembers) {
   EXPECT_EQ(b->snapshot().limbo, Pages(60));
   EXPECT_EQ(b->reap(free_pages(99)), Pages(60));
   EXPECT_EQ(b->reap(free_pages(100)), Pages(0));
+}
+
+TEST_F(ReapTest, WhoKnowsOfASmallerPoolBuriesAllThatTheDeadHeld) {
+  const auto with_total = [&](std::uint64_t total) {
+    return Ledger::open({path_, gpu_, Pages(100), Pages(total)}, clock_, refusal_, complaint_);
+  };
+  const auto witness = with_total(1000);
+  const auto modest = with_total(0);
+  ASSERT_TRUE(modest->join({"modest", {}, "test"}, complaint_));
+  ASSERT_EQ(change_pool(path_, gpu_, {bytes_of(Pages(200)), 0, false}, clock_), "");
+  const auto large = with_total(1000);
+  ASSERT_TRUE(large->join({"large", {}, "test"}, complaint_));
+  ASSERT_TRUE(large->charge(Pages(150)));
+  large->abandon();
+  modest->reap(free_pages(0));
+  EXPECT_EQ(witness->snapshot().limbo, Pages(150));
+  EXPECT_EQ(witness->snapshot().free, Pages(50));
 }
 
 TEST_F(ReapTest, LimboStaysWithinASmallerPool) {

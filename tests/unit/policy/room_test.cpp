@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include "policy/ledger/control.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
 
 namespace kvcached::ledger {
@@ -127,6 +128,66 @@ TEST_F(RoomTest, MinimumsShareWhatIsThere) {
   look(*a, 500);
   EXPECT_TRUE(a->charge(Pages(200)));
   EXPECT_TRUE(b->charge(Pages(180))) << "the floors no longer fit, and neither takes all";
+}
+
+TEST_F(RoomTest, OnlyWhatIsThereIsPromised) {
+  const auto a = joined("a", 100);
+  tell(*a, 400, 400);
+  look(*a, 400);  // leaves 580
+  const auto b = joined("b", 481);
+  const auto c = joined("c", 480);
+  EXPECT_EQ(b->limits().min, Pages());
+  EXPECT_EQ(c->limits().min, Pages(480));
+  const auto set_min = [&](std::uint64_t min) {
+    const Size size{bytes_of(Pages(min)), 0, false};
+    return change_limits(path_, gpu_, "a", {size, {}, {}}, clock_);
+  };
+  EXPECT_EQ(set_min(101),
+            "a: min=202MiB with the other minimums of 960MiB exceeds the pool of 1800MiB, of "
+            "which plain memory leaves 1160MiB; write at most 200MiB");
+  EXPECT_EQ(set_min(100), "");
+  // What could be promised once may be lowered, though there is less still.
+  tell(*a, 600, 600);
+  look(*a, 600);
+  EXPECT_EQ(set_min(90), "");
+  EXPECT_NE(set_min(91), "");
+}
+
+TEST_F(RoomTest, TheFirstMemberIsPromisedWhatItFoundFree) {
+  const auto first = [&](std::string_view tenant, std::uint64_t min, std::uint64_t free) {
+    auto ledger =
+        Ledger::open({path_, gpu_, Pages(kPool), Pages(kGpu)}, clock_, refusal_, complaint_);
+    EXPECT_TRUE(ledger->join({tenant, {Pages(min)}, "test", free_pages(free)}, complaint_));
+    return ledger;
+  };
+  EXPECT_EQ(first("a", 301, 300)->limits().min, Pages(0));
+  const auto a = first("a", 300, 300);
+  EXPECT_EQ(a->limits().min, Pages(300));
+  EXPECT_EQ(a->snapshot().shortfall, Pages(600));
+  // Beside others a single look proves nothing.
+  const auto b = first("b", 0, 200);
+  EXPECT_EQ(b->snapshot().shortfall, Pages(600));
+}
+
+TEST_F(RoomTest, ASmallerPoolLacksNoMoreThanItMust) {
+  const auto a = joined("a");
+  ASSERT_TRUE(a->charge(Pages(500)));
+  tell(*a, 400, 400);
+  look(*a, 400);
+  ASSERT_EQ(a->snapshot().shortfall, Pages(320));
+  const auto limit = [&](std::uint64_t pages) {
+    EXPECT_EQ(change_pool(path_, gpu_, {bytes_of(Pages(pages)), 0, false}, clock_), "");
+  };
+  limit(600);
+  EXPECT_EQ(a->snapshot().shortfall, Pages(20));
+  EXPECT_EQ(a->duty().reclaim, Pages(0)) << "580 are there as before";
+  limit(540);
+  EXPECT_EQ(a->snapshot().shortfall, Pages(0));
+  EXPECT_EQ(a->duty().reclaim, Pages(0));
+  limit(900);
+  look(*a, 400);
+  limit(990);
+  EXPECT_EQ(a->snapshot().free, Pages(80)) << "a larger pool makes no memory";
 }
 
 TEST_F(RoomTest, WithoutTheGpusSizeThePoolIsWhatItSays) {
