@@ -72,11 +72,11 @@ PLANS = {
             Steady("shared 0.5", SHARED, load=0.5, seconds=3),
             Steady("steady 0.5", SHORT, load=0.5, seconds=4))),
     ),
-    # What elastic gives back after a burst is back after some 3.5 s.
+    # An idle engine is back at its least within 10 s.
     "offline": (
         Burst("burst", SHORT, 192, pieces=3),
         Burst("one", ONE, 1, pieces=4),
-        AfterRest(Rest("idle", 4), Burst("burst after idle", SHORT, 192), meanwhile=(
+        AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(
             Burst("long", LONG, 16), Burst("shared", SHARED, 192))),
     ),
     # Over HTTP batches form by chance, so tokens are compared where the engine computes each

@@ -23,10 +23,10 @@ PAUSE = 0.5
 # An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
 # some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that
 # nobody wakes, without an input queue, hands back all at once.)
-PATIENCE_IDLE = 2.0
+PATIENCE_IDLE = 4.0
 STRIPES_IDLE = 8
 EVICTIONS_IDLE = 512  # or this share of what has to go
-EVICTIONS_IDLE_SHARE = 1 / 32
+EVICTIONS_IDLE_SHARE = 1 / 16
 PAUSE_IDLE = 0.1
 SETTLE_EVERY = 8  # steps of those that are like the one before (see `ahead`)
 # After a step under pressure.

@@ -77,7 +77,7 @@ Acquired Cache::acquire(std::uint64_t blocks, bool whole_stripes,
   {
     const std::lock_guard lock(mutex_);
     if (closed_ || lost_) return {Result::lost};
-    warm_.sample(now, Blocks(live_blocks_));
+    sample(now);
     while (got.blocks < blocks) {
       const std::size_t stripe = index_.to_acquire();
       if (stripe == StripeIndex::kNone) break;
@@ -152,7 +152,7 @@ Result Cache::release(std::span<const BlockRange> ranges) noexcept {
       }
       live_.erase(range);
     }
-    warm_.sample(now, Blocks(live_blocks_));
+    sample(now);
     const std::size_t vacant = index_.vacant();
     for (const BlockRange& range : ranges) unlive(range);
     // The pool is to hear at once what could be had.

@@ -108,8 +108,8 @@ class Cache final : public Worker {
 
   // So many blocks more are kept free and backed, within the warm cap, until the next call.
   void expect(std::uint64_t blocks) noexcept;
-  // Of the live blocks, so many are in use: for callers that keep a free list of their own. Shown
-  // only.
+  // Of the live blocks, so many are in use: for callers that keep a free list of their own. Shown;
+  // and when none is, what is warm decays faster.
   void in_use(std::uint64_t blocks) noexcept { in_use_.store(blocks, std::memory_order_relaxed); }
   // The caller has dropped what so many blocks held for later use. Counted only.
   void evicted(std::uint64_t blocks) noexcept { evicted_ += blocks; }
@@ -213,6 +213,9 @@ class Cache final : public Worker {
 
   // work.cpp: with work_mutex_ held and mutex_ not, if not said otherwise.
   void undrain(Instant now) noexcept;  // mutex_ held
+  void sample(Instant now) noexcept {  // mutex_ held
+    warm_.sample(now, Blocks(live_blocks_), in_use_.load(std::memory_order_relaxed) == 0);
+  }
   void drop_wish_if_met(Instant now) noexcept;
   bool grow_if_needed(Instant now) noexcept;
   Growth grow_one(Instant now) noexcept;

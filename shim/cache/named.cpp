@@ -20,7 +20,7 @@ Result Cache::acquire_ranges(std::span<const BlockRange> ranges, Instant deadlin
     if (closed_ || lost_) return Result::lost;
     if (!std::all_of(ranges.begin(), ranges.end(), [&](BlockRange r) { return within(r); }))
       return Result::invalid;
-    warm_.sample(clock_.now(), Blocks(live_blocks_));
+    sample(clock_.now());
     std::size_t done = 0;
     std::uint64_t at = 0;
     for (; done < ranges.size() && outcome == Named::taken; ++done) {

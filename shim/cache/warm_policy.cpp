@@ -8,11 +8,11 @@ namespace kvcached::cache {
 WarmPolicy::WarmPolicy(Blocks cap, Blocks floor, Duration half_life) noexcept
     : cap_(cap), floor_(floor), half_life_(half_life) {}
 
-void WarmPolicy::sample(Instant now, Blocks live) noexcept {
+void WarmPolicy::sample(Instant now, Blocks live, bool idle) noexcept {
   const auto in_use = static_cast<double>(live.value);
   if (peak_ > in_use && now > last_) {
-    const double half_lives =
-        std::chrono::duration<double>(now - last_) / std::chrono::duration<double>(half_life_);
+    const double half_lives = std::chrono::duration<double>(now - last_) /
+                              std::chrono::duration<double>(idle ? half_life_ / 4 : half_life_);
     peak_ = in_use + (peak_ - in_use) * std::exp2(-half_lives);
   }
   floored_ = floored_ || in_use > peak_;

@@ -38,7 +38,7 @@ Work Cache::work() noexcept {
     const std::lock_guard lock(mutex_);
     if (finished_) return {};
     sleeps_until_ = Instant();
-    warm_.sample(now, Blocks(live_blocks_));
+    sample(now);
     if (!lost_) undrain(now);
   }
   drop_wish_if_met(now);

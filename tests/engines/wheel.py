@@ -13,8 +13,8 @@ import sys
 from doubles import modules
 
 REAL = {
-    "vllm.utils.hashing", "vllm.utils.math_utils", "vllm.v1.engine", "vllm.v1.engine.core",
-    "vllm.v1.engine.input_processor", "vllm.v1.engine.utils",
+    "vllm.exceptions", "vllm.utils.hashing", "vllm.utils.math_utils", "vllm.v1.engine",
+    "vllm.v1.engine.core", "vllm.v1.engine.input_processor", "vllm.v1.engine.utils",
     "vllm.v1.kv_cache_interface", "vllm.v1.kv_cache_layout", "vllm.v1.kv_cache_spec_registry",
     "vllm.v1.metrics.stats", "vllm.v1.outputs", "vllm.v1.request",
     "vllm.v1.structured_output.request", "vllm.v1.utils", "vllm.v1.worker.gpu.attn_utils",

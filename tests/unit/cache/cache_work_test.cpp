@@ -1,6 +1,8 @@
 // A cache as its agent sees it: growing ahead, keeping warm, letting go, ending.
 #include <gtest/gtest.h>
 
+#include <array>
+
 #include "shim/cache/cache.hpp"
 #include "tests/unit/cache/cache_rig.hpp"
 
@@ -429,6 +431,27 @@ TEST_F(CacheWork, WarmPagesOfAnIdleEngineDecayToNothing) {
   }
   EXPECT_EQ(before, Pages(2));  // the pinned stripe
   EXPECT_EQ(rig().driver.violations(), 0U);
+}
+
+TEST_F(CacheWork, WarmPagesDecayFasterWhereNothingIsInUse) {
+  std::array<Pages, 2> held;
+  for (const bool told : {false, true}) {
+    start(tensors(2, 4'000, kBlock));
+    rig().grow(3'000);
+    std::vector<BlockRange> live;
+    for (const auto& [block, mark] : rig().marks) live.push_back({block, 1});
+    if (told) cache().in_use(0);
+    ASSERT_EQ(rig().release(live), Result::ok);
+    for (int look = 0; look < 2; ++look) {
+      rig().clock.advance(milliseconds(500));
+      for (int turn = 0; turn < 2; ++turn) {
+        rig().work();
+        rig().driver.finish();
+      }
+    }
+    held[told ? 1 : 0] = cache().stats().held;
+  }
+  EXPECT_LT(held[1].value * 4, held[0].value);
 }
 
 }  // namespace

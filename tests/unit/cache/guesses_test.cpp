@@ -17,7 +17,7 @@ class Guesses : public ledger::PoolFolder {
     Settings settings;
     settings.directory = path_;
     settings.directory_named = true;
-    member_ = member::Member::join(settings, gpu_, bytes_of(Pages(1024)), clock_);
+    member_ = member::Member::join(settings, gpu_, bytes_of(Pages(1024)), std::nullopt, clock_);
     ASSERT_NE(member_, nullptr);
     constexpr Pages kKept = pages_up(kMiB * 8);
     ASSERT_EQ(cache::Buffer::create({world_.driver, *member_, world_.scratch}, kMiB * 8, kContext,

@@ -31,6 +31,15 @@ TEST(WarmPolicy, FreedBlocksStayAndHalveEverySecond) {
   EXPECT_EQ(policy.keep(Blocks(0), Blocks(0)), Blocks(0));
 }
 
+TEST(WarmPolicy, AnIdleCallersHalveFourTimesASecond) {
+  WarmPolicy policy(Blocks(100000));
+  policy.sample(at(seconds(0)), Blocks(1024));
+  policy.sample(at(milliseconds(250)), Blocks(0), true);
+  EXPECT_NEAR(static_cast<double>(policy.keep(Blocks(0), Blocks(0)).value), 512, 1);
+  policy.sample(at(milliseconds(1250)), Blocks(0), false);
+  EXPECT_NEAR(static_cast<double>(policy.keep(Blocks(0), Blocks(0)).value), 256, 1);
+}
+
 TEST(WarmPolicy, DecaysTowardsWhatIsLive) {
   WarmPolicy policy(Blocks(100000));
   policy.sample(at(seconds(0)), Blocks(1000));
