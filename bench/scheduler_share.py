@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """What the vLLM adapter costs vLLM's scheduler thread, step by step.
 
-    bench/scheduler_share.py --site SITE [--build build] [--simulated] [--rounds 3] [--json FILE]
+    bench/scheduler_share.py --site SITE [--build build] [--simulated] [--cold] [--rounds 3]
+                             [--case N] [--json FILE]
 
 vLLM's own scheduler and block pool (the Python sources unpacked in SITE) run on the built library,
 with a model that answers at once. Counted is the time within our functions and, since ours stands in
 its place, within the free queue; beside it, the same for stock's queue. The library maps on the GPU,
-or with --simulated on the simulated one.
+or with --simulated on the simulated one. Alone in its process the scheduler finds all of its own in the
+processor's caches; with --cold they are filled with something else before each step, as a model runner
+does it.
 """
 import argparse
 import json
@@ -31,6 +34,7 @@ CASES = (
     ("3 requests in 2 steps, 512 + 128", False, 800, 512, 128, 1.5),
 )
 QUEUE = ("popleft_n", "popleft", "remove", "append", "append_n", "prepend_n")
+COLD = (bytearray(16 << 20), bytes(16 << 20))  # more than a core has of its own
 GPU_PAUSE = 0.003  # between two steps, as a GPU would take: the agent's thread works meanwhile
 
 
@@ -49,7 +53,7 @@ def timed(owner, names, spent):
         setattr(owner, name, wrapper)
 
 
-def child(case, elastic):
+def child(case, elastic, cold):
     """One engine, one load. Prints the microseconds of each step, and of the whole steps."""
     sys.path.insert(0, str(ROOT / "tests" / "engines"))
     from doubles import vllm_engine
@@ -68,7 +72,7 @@ def child(case, elastic):
     timed(engine.pool.free_block_queue, QUEUE, spent)
     if elastic:
         assert engine.balloon is not None, library.states
-        timed(engine.balloon, ("ahead", "settle"), spent)
+        timed(engine.balloon, ("ahead", "rests", "settle"), spent)
         timed(engine.balloon.needs, ("look", "same"), spent)
     ours, whole, added = [], [], 0
     while added < requests or engine.busy():
@@ -76,6 +80,8 @@ def child(case, elastic):
         for i in range(added, due):
             engine.add("r%d" % i, range(i * 7919, i * 7919 + prompt), out)
         added = due
+        if cold:
+            memoryview(COLD[0])[:] = COLD[1]
         before, begin = spent[0], time.perf_counter_ns()
         engine.step()
         whole.append((time.perf_counter_ns() - begin) / 1e3)
@@ -97,7 +103,7 @@ def run(options, case, elastic):
             if options.simulated:
                 env["LD_LIBRARY_PATH"] = str(options.build / "sim")
         done = subprocess.run([sys.executable, "-B", __file__, "--child", str(case),
-                               str(int(elastic))], env=env, stdout=subprocess.PIPE, text=True,
+                               str(int(elastic)), str(int(options.cold))], env=env, stdout=subprocess.PIPE, text=True,
                               check=True, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -115,17 +121,21 @@ def main():
     parser.add_argument("--site", type=pathlib.Path, required="--child" not in sys.argv)
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
     parser.add_argument("--simulated", action="store_true", help="on the simulated GPU")
+    parser.add_argument("--cold", action="store_true", help="with nothing in the caches")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--case", type=int, choices=range(len(CASES)), help="only this one")
     parser.add_argument("--json", type=pathlib.Path, help="a line is appended for each case")
-    parser.add_argument("--child", nargs=2, type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=3, type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        return child(options.child[0], bool(options.child[1]))
+        return child(options.child[0], *map(bool, options.child[1:]))
     options.site, options.build = options.site.resolve(), options.build.resolve()
     print("%-46s %28s %28s %10s" % ("us a step in the free queue and in our code",
                                     "stock: median  mean   p99", "elastic: median  mean   p99",
                                     "of a step"))
     for case, (name, *_) in enumerate(CASES):
+        if options.case not in (None, case):
+            continue
         runs = {False: [], True: []}
         for turn in range(options.rounds):
             for elastic in ((False, True) if turn % 2 else (True, False)):
@@ -136,7 +146,7 @@ def main():
             ours["mean_us"], ours["p99_us"], ours["step_median_us"]), flush=True)
         if options.json:
             with options.json.open("a") as file:
-                file.write(json.dumps({"what": "scheduler share: " + name, "stock": stock,
+                file.write(json.dumps({"what": "scheduler share: " + name, "cold": options.cold, "stock": stock,
                                        "elastic": ours}) + "\n")
 
 

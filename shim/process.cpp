@@ -176,10 +176,8 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
       driver::device_memory(id, total) != driver::Status::ok)
     return nullptr;  // no device, or not initialized yet: asked again at the next allocation
   d->tried = true;
-  driver::MemoryInfo info;
-  const bool known = driver.memory_info(id, info) == driver::Status::ok;
-  auto made = member::Member::join(settings, uuid, total,
-                                   known ? std::optional(info.free) : std::nullopt, steady_clock());
+  auto made =
+      member::Member::join(settings, uuid, total, driver::free_memory(driver, id), steady_clock());
   if (!made) return nullptr;
   d->scratch.reset(new (std::nothrow) cache::Scratch(driver, id));
   if (!d->scratch) return nullptr;
@@ -244,9 +242,8 @@ bool Process::State::keep_house() noexcept {
     const driver::DeviceId id{static_cast<int>(i)};
     devices[i].scratch->tend();
     busy = publish(id, *m) || busy;
-    driver::MemoryInfo info;
-    if (driver.memory_info(id, info) == driver::Status::ok)
-      busy = static_cast<bool>(m->ledger().reap(info.free)) || busy;
+    if (const auto free = driver::free_memory(driver, id))
+      busy = static_cast<bool>(m->ledger().reap(*free)) || busy;
   }
   return busy;
 }
@@ -362,9 +359,8 @@ cache::Result Process::State::end(const std::shared_ptr<cache::Buffer>& buffer) 
 bool Process::State::has_free(driver::DeviceId id, Bytes size) noexcept {
   Device* const d = device(id);
   auto* const m = d != nullptr ? d->member.load(std::memory_order_acquire) : nullptr;
-  driver::MemoryInfo info;
-  if (m == nullptr || driver.memory_info(id, info) != driver::Status::ok) return true;
-  return info.free >= size + bytes_of(guesses.kept(*m));
+  const auto free = m != nullptr ? driver::free_memory(driver, id) : std::nullopt;
+  return !free || *free >= size + bytes_of(guesses.kept(*m));
 }
 
 void Process::keep_promises(driver::DeviceId device, Bytes size) noexcept {

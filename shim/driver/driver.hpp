@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "policy/units.hpp"
 
@@ -83,5 +84,12 @@ class Driver {
   // mode). Called once by each thread of ours.
   virtual void adopt_thread() noexcept = 0;
 };
+
+// What the device has free; none where it cannot be asked now.
+inline std::optional<Bytes> free_memory(Driver& driver, DeviceId device) noexcept {
+  MemoryInfo info;
+  if (driver.memory_info(device, info) != Status::ok) return std::nullopt;
+  return info.free;
+}
 
 }  // namespace kvcached::driver

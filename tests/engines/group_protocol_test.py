@@ -343,8 +343,9 @@ class GroupFile(unittest.TestCase):
     def test_a_full_file_system_is_an_error_at_the_start(self):
         def full(*args):
             raise OSError(28, "no space")
-        group_file.os = types.SimpleNamespace(**dict(vars(os), posix_fallocate=full))
-        self.addCleanup(setattr, group_file, "os", os)
+        shared_file = worlds.package.shared_file
+        shared_file.os = types.SimpleNamespace(**dict(vars(os), posix_fallocate=full))
+        self.addCleanup(setattr, shared_file, "os", os)
         with self.assertRaises(OSError):
             group_file.create(1)
         self.assertEqual(os.listdir(self.folder.name + "/pool"), [])

@@ -61,7 +61,7 @@ python(TORCH, "torch_processes", elastic=0, match="size>=64MiB", seconds=25, lim
 python(TORCH, "torch_attention", elastic=1)
 python(TORCH, "torch_loader", elastic=1, seconds=15)
 python(TORCH, "torch_libraries", elastic=2, why="cuBLAS, cuFFT, cuSOLVER, cuDNN, cuSPARSE")
-python(TORCH, "torch_memory", elastic=3, alone=True, match="size>=64MiB")
+python(TORCH, "torch_memory", elastic=2, alone=True, match="size>=64MiB")
 python("preloads", "torch_streams", variant="jemalloc-before", preload_before=preload("jemalloc"), elastic=4,
        needs=(preload("jemalloc"),))
 python("preloads", "torch_streams", variant="tcmalloc-after", preload_after=preload("tcmalloc"), elastic=4,
