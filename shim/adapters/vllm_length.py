@@ -3,7 +3,8 @@
 A request that never fits would wait for ever, and all behind it. vLLM's front ends (the process of
 `LLM`, or each API server) check what comes against ModelConfig.max_model_len every time, and answer
 400; what fits is known to the library in the engine's process. They share a file of a word for each
-engine; its name is inherited by all processes that the first one starts.
+engine. Its name goes with the engine's configuration to the processes that this is given to; API
+servers, which make one of their own, inherit it from the process that starts both.
 
 A request that was accepted before stays; one that is in line and does not fit any more waits until
 it does.
@@ -11,15 +12,18 @@ it does.
 
 import atexit
 import ctypes
+import inspect
 import logging
 import mmap
+import multiprocessing
 import os
 import threading
 import weakref
 
 from _kvcached import bell, seams, shared_file
 
-PATH = "KVCACHED_LENGTHS"  # where the engine and other front ends find the file
+NAME = "_kvcached_lengths"  # in the configuration of an engine: the file's path
+INHERITED = "KVCACHED_LENGTHS"  # "PID:path": for the API servers that this process starts
 ENGINES = 64  # data-parallel ones that can have a word; the others tell nothing
 WAIT = 60.0  # seconds, after which a front end looks whether anybody needs it
 
@@ -54,31 +58,48 @@ class File:
         bell.wait(self._address + 8 * _BELL, seen & 0xFFFFFFFF, WAIT)
 
 
-def the_file():
-    """This process's, made if there is none yet. Raises OSError."""
-    global file
+files = {}  # by path
+
+
+def open_file(path):
+    """Raises OSError."""
     with mutex:
-        if file is None:
-            path = os.environ.get(PATH)
-            if path:
-                descriptor, size = shared_file.open_own(path)
-                if size != 8 * _WORDS:
-                    raise OSError("%s is no file of lengths" % path)
-            else:
-                descriptor, path = shared_file.create("lengths-", 8 * _WORDS)
-                os.environ[PATH] = path
-                atexit.register(_end, os.getpid(), path)
-            file = File(descriptor)
-            file.words[_MAGIC] = MAGIC
-        return file
+        if path not in files:
+            descriptor, size = shared_file.open_own(path)
+            if size != 8 * _WORDS:
+                raise OSError("%s is no file of lengths" % path)
+            files[path] = File(descriptor)
+        return files[path]
 
 
-file = None
+def create_file():
+    """Its path. Raises OSError."""
+    descriptor, path = shared_file.create("lengths-", 8 * _WORDS)
+    atexit.register(_end, os.getpid(), path)
+    file = File(descriptor)
+    file.words[_MAGIC] = MAGIC
+    with mutex:
+        files[path] = file
+    return path
 
 
 def _end(process, path):
     if os.getpid() == process:
         shared_file.unlink(path)
+
+
+def path_of(config):
+    """The file of the engine with this configuration, made if there is none yet. Raises OSError."""
+    path = vars(config).get(NAME) or inherited() or create_file()
+    vars(config)[NAME] = path
+    return path
+
+
+def inherited():
+    """What the process that started this one left for it; whoever starts a program of its own is
+    not meant."""
+    pid, _, path = os.environ.get(INHERITED, "").partition(":")
+    return path if multiprocessing.parent_process() and pid == str(os.getppid()) else ""
 
 
 # ---- Front ends ----------------------------------------------------------------------------------
@@ -122,7 +143,8 @@ def input_processor(module):
             original(self, vllm_config, *args, **kwargs)
             try:
                 bound = Bound(vllm_config.model_config)
-                threading.Thread(target=_follow, args=(the_file(), bound), name="kvcached-length",
+                shared = open_file(path_of(vllm_config))
+                threading.Thread(target=_follow, args=(shared, bound), name="kvcached-length",
                                  daemon=True).start()
             except Exception as error:
                 log.info("kvcached: %r; requests too long for the limit wait", error)
@@ -134,15 +156,21 @@ def input_processor(module):
 def engine_utils(module):
     """Engines may be started by a process that is no front end itself."""
     def init(original):
+        signature = inspect.signature(original)
+
         def wrapper(self, *args, **kwargs):
             try:
-                the_file()
-            except OSError as error:
+                path = path_of(signature.bind(self, *args, **kwargs).arguments["vllm_config"])
+                os.environ[INHERITED] = "%d:%s" % (os.getpid(), path)
+            except Exception as error:
                 log.info("kvcached: %r; requests too long for the limit wait", error)
             return original(self, *args, **kwargs)
         return wrapper
 
-    seams.wrap(module.CoreEngineProcManager, {"__init__": (("self",), init)})
+    manager = module.CoreEngineProcManager
+    if "vllm_config" not in inspect.signature(manager.__init__).parameters:
+        raise seams.Unknown("CoreEngineProcManager without vllm_config")
+    seams.wrap(manager, {"__init__": (("self",), init)})
 
 
 # ---- The engine ----------------------------------------------------------------------------------
@@ -152,10 +180,11 @@ def teller(allocation):
     """A function, for now and then, which tells the front ends what the library says that fits. None
     where there is nobody to tell."""
     engine = getattr(allocation.config.parallel_config, "data_parallel_rank", 0)
-    if not os.environ.get(PATH) or not 0 <= engine < ENGINES:
+    path = vars(allocation.config).get(NAME)
+    if not path or not 0 <= engine < ENGINES:
         return None
     try:
-        shared = the_file()
+        shared = open_file(path)
     except OSError as error:
         log.info("kvcached: %r; requests too long for the limit wait", error)
         return None

@@ -1,8 +1,10 @@
 """The longest request that front ends accept is what the engine's tenant can hold."""
 import gc
 import importlib
+import multiprocessing
 import os
 import pathlib
+import pickle
 import signal
 import subprocess
 import sys
@@ -18,22 +20,23 @@ import worlds
 length = worlds.package.vllm_length
 idle = worlds.package.vllm_idle
 
-# Another process of the same engine: says what the file has, or tells something.
+# Another process: says what the file has, or tells something.
 OTHER = """
-import os, sys
+import os, sys, types
 sys.path.insert(0, %r)
 import worlds
 length = worlds.package.vllm_length
-if sys.argv[1] == "least":
-    print(length.the_file().least()[0])
-elif sys.argv[1] == "killed":
-    length.the_file()
+if sys.argv[1] == "killed":
+    length.create_file()
     os.kill(os.getpid(), 9)
 elif sys.argv[1] == "make":
-    length.the_file()
-    print(os.environ[length.PATH])
+    print(length.create_file())
+elif sys.argv[1] == "inherited":
+    print(length.inherited())
+elif sys.argv[2] == "least":
+    print(length.open_file(sys.argv[1]).least()[0])
 else:
-    length.the_file().tell(int(sys.argv[1]), int(sys.argv[2]))
+    length.open_file(sys.argv[1]).tell(int(sys.argv[2]), int(sys.argv[3]))
 """ % str(pathlib.Path(__file__).resolve().parent)
 
 
@@ -44,6 +47,10 @@ def other(*arguments, code=0):
     return done.stdout.strip()
 
 
+def api_server(queue):
+    queue.put(length.inherited())
+
+
 def until(question):
     end = time.monotonic() + 20
     while not question() and time.monotonic() < end:
@@ -52,8 +59,14 @@ def until(question):
 
 
 class Configuration:
-    def __init__(self, max_model_len):
-        self.max_model_len = max_model_len
+    """Of an engine, or of its model."""
+
+    def __init__(self, **values):
+        self.__dict__.update(values)
+
+
+def configuration(full=4096):
+    return Configuration(model_config=Configuration(max_model_len=full))
 
 
 def fresh_module():
@@ -63,8 +76,8 @@ def fresh_module():
             self.model_config = vllm_config.model_config
 
     class CoreEngineProcManager:
-        def __init__(self, count):
-            self.path = os.environ.get(length.PATH)
+        def __init__(self, count, vllm_config):
+            self.given = pickle.loads(pickle.dumps(vllm_config))
 
     module = types.SimpleNamespace(InputProcessor=InputProcessor,
                                    CoreEngineProcManager=CoreEngineProcManager)
@@ -78,47 +91,58 @@ class Lengths(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = pathlib.Path(folder.name)
-        patches = (mock.patch.dict(os.environ, {"KVCACHED_DIR": folder.name}),
-                   mock.patch.object(length, "file", None))
-        for patch in patches:
-            patch.start()
-            self.addCleanup(patch.stop)
-        os.environ.pop(length.PATH, None)
+        patch = mock.patch.dict(os.environ, {"KVCACHED_DIR": folder.name})
+        patch.start()
+        self.addCleanup(patch.stop)
 
-    def front(self, full=4096):
-        config = Configuration(full)
-        fresh_module().InputProcessor(types.SimpleNamespace(model_config=config))
-        return config
+    def front(self, config=None):
+        """A front end, and what it follows."""
+        config = config or configuration()
+        fresh_module().InputProcessor(config)
+        self.path = vars(config).get(length.NAME)
+        return config.model_config
 
 
 class FrontEnd(Lengths):
     def test_it_follows_down_and_up(self):
         config = self.front()
         for told, seen in ((1000, 1000), (16, 16), (9999, 4096), (0, 1)):
-            other(0, told)
+            other(self.path, 0, told)
             self.assertTrue(until(lambda: config.max_model_len == seen), config.max_model_len)
 
     def test_of_several_engines_the_shortest_counts(self):
         config = self.front()
-        other(0, 3000)
-        other(1, 2000)
+        other(self.path, 0, 3000)
+        other(self.path, 1, 2000)
         self.assertTrue(until(lambda: config.max_model_len == 2000))
-        other(1, 4096)
+        other(self.path, 1, 4096)
         self.assertTrue(until(lambda: config.max_model_len == 3000))
 
     def test_what_the_engine_shortened_itself_stays_the_most(self):
         config = self.front()
         config.max_model_len = 3000  # what the engine said when it was ready
-        other(0, 2000)
+        other(self.path, 0, 2000)
         self.assertTrue(until(lambda: config.max_model_len == 2000))
-        other(0, 4096)
+        other(self.path, 0, 4096)
         self.assertTrue(until(lambda: config.max_model_len == 3000))
 
-    def test_all_front_ends_follow_and_a_late_one_at_once(self):
+    def test_a_late_one_follows_at_once(self):
+        config = configuration()
+        first = self.front(config)
+        other(self.path, 0, 77)
+        self.assertTrue(until(lambda: first.max_model_len == 77))
+        first.max_model_len = 4096
+        late = pickle.loads(pickle.dumps(config))
+        self.assertTrue(until(lambda: self.front(late).max_model_len == 77))
+
+    def test_engines_that_one_process_starts_do_not_meet(self):
         first = self.front()
-        other(0, 77)
-        late = self.front()
-        self.assertTrue(until(lambda: first.max_model_len == late.max_model_len == 77))
+        theirs = self.path
+        second = self.front()
+        self.assertNotEqual(self.path, theirs)
+        other(self.path, 0, 50)
+        self.assertTrue(until(lambda: second.max_model_len == 50))
+        self.assertEqual(first.max_model_len, 4096)
 
     def test_nobody_waits_for_one_that_is_gone(self):
         before = set(threading.enumerate())
@@ -127,24 +151,40 @@ class FrontEnd(Lengths):
         del config
         gc.collect()
         self.assertTrue(thread.is_alive())
-        other(0, 5)
+        other(self.path, 0, 5)
         self.assertTrue(until(lambda: not thread.is_alive()))
 
-    def test_who_starts_engines_lets_them_know_the_file(self):
-        path = fresh_module().CoreEngineProcManager(1).path
-        self.assertTrue(os.path.exists(path))
-        self.assertEqual(other("least"), "-1", "it is inherited, and nothing is told")
+    def test_who_starts_engines_tells_them_and_its_own_servers_the_file(self):
+        given = fresh_module().CoreEngineProcManager(1, vllm_config=configuration()).given
+        path = vars(given)[length.NAME]
+        self.assertEqual(other(path, "least"), "-1")
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        server = context.Process(target=api_server, args=(queue,))
+        server.start()
+        self.assertEqual(queue.get(timeout=60), path)
+        server.join()
+        self.assertEqual(other("inherited"), "", "another program")
+        self.assertEqual(length.inherited(), "", "nor itself")
+
+    def test_the_first_to_know_the_configuration_makes_the_file(self):
+        config = configuration()
+        self.front(config)
+        given = fresh_module().CoreEngineProcManager(1, config).given
+        self.assertEqual(vars(given)[length.NAME], self.path)
 
     def test_without_a_folder_all_stays_as_it_is(self):
         os.environ["KVCACHED_DIR"] = "/dev/null/none"
         self.assertEqual(self.front().max_model_len, 4096)
-        self.assertIsNone(fresh_module().CoreEngineProcManager(1).path)
+        given = fresh_module().CoreEngineProcManager(1, configuration()).given
+        self.assertNotIn(length.NAME, vars(given))
 
     def test_what_is_no_such_file_is_left_alone(self):
         path = self.folder / "other"
         path.write_bytes(b"precious")
-        os.environ[length.PATH] = str(path)
-        self.assertEqual(self.front().max_model_len, 4096)
+        config = configuration()
+        vars(config)[length.NAME] = str(path)
+        self.assertEqual(self.front(config).max_model_len, 4096)
         self.assertEqual(path.read_bytes(), b"precious")
 
     def test_the_file_goes_with_its_maker_however_that_ends(self):
@@ -164,7 +204,7 @@ class FrontEnd(Lengths):
                                 supports_mm_inputs=False)
         checker.model_config.runner_type = "generate"
         checker._validate_prompt_len(500, "decoder")
-        other(0, 100)
+        other(self.path, 0, 100)
         self.assertTrue(until(lambda: checker.model_config.max_model_len == 100))
         for refused in (100, 500):
             with self.assertRaisesRegex(ValueError, "maximum model.length of 100"):
@@ -173,29 +213,38 @@ class FrontEnd(Lengths):
 
 
 class Engine(Lengths):
-    def make(self, **settings):
+    def setUp(self):
+        super().setUp()
+        patch = mock.patch.object(idle, "LOOK_MS", 20)
+        patch.start()
+        self.addCleanup(patch.stop)
+
+    def make(self, path, **settings):
+        config = worlds.vllm_engine.config
+
+        def with_path(*args, **kwargs):
+            made = config(*args, **kwargs)
+            vars(made).update({length.NAME: path} if path else {})
+            return made
         library = worlds.Library()
-        with mock.patch.object(idle, "LOOK_MS", 20):
+        with mock.patch.object(worlds.vllm_engine, "config", with_path):
             engine = worlds.Engine(library, queued=True, **settings)
         self.addCleanup(lambda: engine.cache.destroy())
         return library, engine
 
-    def told(self):
-        return length.the_file().least()[0]
-
     def test_it_tells_what_the_library_says(self):
-        length.the_file()
-        patch = mock.patch.object(idle, "LOOK_MS", 20)
-        patch.start()
-        self.addCleanup(patch.stop)
-        library, engine = self.make()
+        path = length.create_file()
+        library, engine = self.make(path)
+
+        def told():
+            return length.open_file(path).least()[0]
         for longest in (512, 96, 512):
             library.longest = longest
-            self.assertTrue(until(lambda: self.told() == longest), self.told())
+            self.assertTrue(until(lambda: told() == longest), told())
         engine.check()
 
     def test_with_nobody_to_tell_it_tells_nothing(self):
-        self.make()
+        self.make(None)
         self.assertEqual(list(self.folder.glob("lengths-*")), [])
 
 

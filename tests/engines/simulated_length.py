@@ -14,21 +14,22 @@ module = types.SimpleNamespace(InputProcessor=type("InputProcessor", (), {
     "__init__": lambda self, vllm_config, renderer=None: None}))
 
 
-class Configuration:
-    pass
-
-
 def main():
     length.input_processor(module)
-    config = Configuration()
-    config.max_model_len = LONGEST
-    module.InputProcessor(types.SimpleNamespace(model_config=config))
+    config = worlds.vllm_engine.config
+    made = []
+
+    def with_front_end(*args, **kwargs):
+        made.append(config(*args, **kwargs))
+        module.InputProcessor(made[0])
+        return made[0]
+    worlds.vllm_engine.config = with_front_end
     engine = worlds.Engine(simulated_engine.Library(), blocks=simulated_engine.BLOCKS, queued=True,
                            max_model_len=LONGEST)
-    seen = None
+    model, seen = made[0].model_config, None
     while not select.select([sys.stdin], [], [], 0.01)[0]:
-        if config.max_model_len != seen:
-            seen = config.max_model_len
+        if model.max_model_len != seen:
+            seen = model.max_model_len
             print(seen, flush=True)
     engine.balloon.cache.destroy()
 
