@@ -111,8 +111,8 @@ KVCACHED_API uint32_t kvcached_model_max_seq_len(void);
  * or up, within about a second; first if it is not the model's full length by then. The caller
  * refuses new requests that are longer; those that run may finish. The function may make the calls
  * of this section, this one too; on the library's thread they are about device 0. It must not wait,
- * and neither create nor destroy caches. NULL: no more calls; when it returns, none is under way but
- * the one that it was made from. Replaces the function before. */
+ * and neither create nor destroy caches. NULL: no more calls; when it returns, none is under way
+ * but the one that it was made from. Replaces the function before. */
 typedef void (*kvcached_max_seq_len_function)(uint32_t max_seq_len, void* user);
 KVCACHED_API int kvcached_model_on_max_seq_len(kvcached_max_seq_len_function function, void* user);
 
@@ -195,8 +195,9 @@ KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_ra
 KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
 
 /* For callers that keep a free list of their own: of the blocks that they have acquired, so many
- * are in use. What `kvcached stat` shows as used and fragmented follows it; and when none is, what is
- * released after a quiet time goes back to the pool sooner. Never waits, makes no driver call. */
+ * are in use. What `kvcached stat` shows as used and fragmented follows it; and when none is, what
+ * is released after a quiet time goes back to the pool sooner. Never waits, makes no driver call.
+ */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
 /* The caller has dropped what so many blocks held for later use, such as cached prefixes, since the
@@ -213,9 +214,9 @@ KVCACHED_API uint64_t kvcached_cache_pressure(kvcached_cache* cache);
 KVCACHED_API const uint64_t* kvcached_cache_pressure_word(kvcached_cache* cache);
 
 /* Calls `function(cache, blocks, user)` on the library's thread each time kvcached_cache_pressure()
- * rises. It may release blocks, and make this call; it must not wait, and neither create nor destroy
- * caches. NULL: no more calls; when it returns, none is under way but the one that it was made from.
- * Replaces the function before. */
+ * rises. It may release blocks, and make this call; it must not wait, and neither create nor
+ * destroy caches. NULL: no more calls; when it returns, none is under way but the one that it was
+ * made from. Replaces the function before. */
 typedef void (*kvcached_reclaim_function)(kvcached_cache* cache, uint64_t blocks, void* user);
 KVCACHED_API int kvcached_cache_on_reclaim(kvcached_cache* cache,
                                            kvcached_reclaim_function function, void* user);
