@@ -161,10 +161,10 @@ class PlanTest(unittest.TestCase):
     def test_each_mode_has_its_engines_rounds_and_load(self):
         self.assertEqual(self.call(modes=list(runner.MODES), rounds=3), runner.DONE)
         self.assertEqual(self.done, [
-            "serve starts", "offline starts", "profile starts",
+            "serve starts", "profile starts", "offline starts",
             "capacity of stock", "1 stock elastic", "2 elastic stock", "3 stock elastic",
-            "1 stock elastic", "2 elastic stock", "3 stock elastic", "1 elastic",
-            "serve ends", "offline ends", "profile ends",
+            "1 elastic", "1 stock elastic", "2 elastic stock", "3 stock elastic",
+            "serve ends", "profile ends", "offline ends",
             "start of stock", "start of elastic", "start of elastic", "start of stock",
             "start of stock", "start of elastic",
             "invariant starts", "1 stock elastic", "2 elastic stock", "invariant ends"])
