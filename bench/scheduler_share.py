@@ -7,9 +7,9 @@
 vLLM's own scheduler and block pool (the Python sources unpacked in SITE) run on the built library,
 with a model that answers at once. Counted is the time within our functions and, since ours stands in
 its place, within the free queue; beside it, the same for stock's queue. The library maps on the GPU,
-or with --simulated on the simulated one. Alone in its process the scheduler finds all of its own in the
-processor's caches; with --cold they are filled with something else before each step, as a model runner
-does it.
+or with --simulated on the simulated one. Alone in its process the scheduler finds all of its own in
+the processor's caches; with --cold they are filled with something else before each step, as a model
+runner does it.
 """
 import argparse
 import json
@@ -103,8 +103,8 @@ def run(options, case, elastic):
             if options.simulated:
                 env["LD_LIBRARY_PATH"] = str(options.build / "sim")
         done = subprocess.run([sys.executable, "-B", __file__, "--child", str(case),
-                               str(int(elastic)), str(int(options.cold))], env=env, stdout=subprocess.PIPE, text=True,
-                              check=True, timeout=300)
+                               str(int(elastic)), str(int(options.cold))],
+                              env=env, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -146,8 +146,8 @@ def main():
             ours["mean_us"], ours["p99_us"], ours["step_median_us"]), flush=True)
         if options.json:
             with options.json.open("a") as file:
-                file.write(json.dumps({"what": "scheduler share: " + name, "cold": options.cold, "stock": stock,
-                                       "elastic": ours}) + "\n")
+                file.write(json.dumps({"what": "scheduler share: " + name, "cold": options.cold,
+                                       "stock": stock, "elastic": ours}) + "\n")
 
 
 if __name__ == "__main__":

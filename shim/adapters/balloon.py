@@ -285,7 +285,7 @@ class Balloon:
 
     def crowded(self):
         """Whether there is something to hand back. By any thread."""
-        return self.queue.any_empty() or self.queue.cached_only_blocks() > self.keep_cached
+        return bool(self.queue.empty()) or self.queue.cached_only_blocks() > self.keep_cached
 
     def _give_way(self, pressure):
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that

@@ -160,10 +160,6 @@ std::vector<FreeBlocks::Stripe> FreeBlocks::empty() const {
   return found;
 }
 
-bool FreeBlocks::any_empty() const noexcept {
-  return std::any_of(stripes_.begin(), stripes_.end(), [](const Part& p) { return p.is_empty(); });
-}
-
 std::vector<FreeBlocks::Stripe> FreeBlocks::cached_only() const {
   std::vector<Stripe> found;
   for (Stripe stripe = 0; stripe < stripes_.size(); ++stripe) {

@@ -55,7 +55,6 @@ class FreeBlocks {
   // Held stripes with neither live nor cached blocks. Later ones are larger and come first: the
   // small ones serve whoever comes next.
   std::vector<Stripe> empty() const;
-  bool any_empty() const noexcept;
   // Stripes with cached blocks but no live ones: the one whose last block was freed first in front.
   std::vector<Stripe> cached_only() const;
   // How many blocks those have.

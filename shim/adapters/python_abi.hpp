@@ -70,7 +70,6 @@ struct Python {
   USE(PyObject*, PyBool_FromLong, (long))                              \
   USE(PyObject*, PyList_New, (ssize_t))                                \
   USE(int, PyList_SetItem, (PyObject*, ssize_t, PyObject*))            \
-  USE(int, PyList_Append, (PyObject*, PyObject*))                      \
   USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))             \
   USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))     \
   USE(PyObject*, PyObject_GetIter, (PyObject*))                        \

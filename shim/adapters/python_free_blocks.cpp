@@ -275,10 +275,6 @@ PyObject* add(Core& core, PyObject*, PyObject* arguments) {
 
 PyObject* empty(Core& core, PyObject*, PyObject*) { return numbers_of(core.blocks.empty()); }
 
-PyObject* any_empty(Core& core, PyObject*, PyObject*) {
-  return python.PyBool_FromLong(core.blocks.any_empty() ? 1 : 0);
-}
-
 PyObject* cached_only(Core& core, PyObject*, PyObject*) {
   return numbers_of(core.blocks.cached_only());
 }
@@ -419,7 +415,6 @@ PyMethod methods[] = {{"popleft", &method<popleft>, kNoArguments, nullptr},
                       {"begin", &begin, kArgumentTuple, nullptr},
                       {"add", &method<add>, kArgumentTuple, nullptr},
                       {"empty", &method<empty>, kNoArguments, nullptr},
-                      {"any_empty", &method<any_empty>, kNoArguments, nullptr},
                       {"cached_only", &method<cached_only>, kNoArguments, nullptr},
                       {"cached_only_blocks", &method<cached_only_blocks>, kNoArguments, nullptr},
                       {"withdraw", &method<withdraw>, kOneArgument, nullptr},

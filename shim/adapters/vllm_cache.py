@@ -330,9 +330,7 @@ class Needs:
             return now, later, now, 0 if waiting or prefill else HORIZON
         new = len(first) * self.a_step
         for request in first:
-            tokens = request.num_tokens
-            for size in self.sizes:
-                new -= -tokens // size
+            new += self.blocks(request.num_tokens)
         # Others may need more than these; and whoever did not get in although there seemed to be room
         # needs more than is known here.
         names = frozenset(map(id, first))

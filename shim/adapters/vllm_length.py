@@ -28,9 +28,8 @@ ENGINES = 64  # data-parallel ones that can have a word; the others tell nothing
 WAIT = 60.0  # seconds, after which a front end looks whether anybody needs it
 
 # Words of the file. What an engine tells is one more than the length; 0: nothing yet.
-_MAGIC, _BELL, _LENGTHS = 0, 1, 2
+_BELL, _LENGTHS = 0, 1
 _WORDS = _LENGTHS + ENGINES
-MAGIC = 0x6874676E656C  # "length"
 
 log = logging.getLogger("kvcached")
 mutex = threading.Lock()
@@ -50,12 +49,12 @@ class File:
             bell.wake(self._address + 8 * _BELL)
 
     def least(self):
-        """Of what engines tell, or None; and the bell before."""
+        """Of what engines tell, below 0 where none has told anything; and the bell before."""
         seen = self.words[_BELL]
         return min(filter(None, self.words[_LENGTHS:]), default=0) - 1, seen
 
     def wait(self, seen):
-        bell.wait(self._address + 8 * _BELL, seen & 0xFFFFFFFF, WAIT)
+        bell.wait(self._address + 8 * _BELL, seen, WAIT)
 
 
 files = {}  # by path
@@ -76,10 +75,8 @@ def create_file():
     """Its path. Raises OSError."""
     descriptor, path = shared_file.create("lengths-", 8 * _WORDS)
     atexit.register(_end, os.getpid(), path)
-    file = File(descriptor)
-    file.words[_MAGIC] = MAGIC
     with mutex:
-        files[path] = file
+        files[path] = File(descriptor)
     return path
 
 

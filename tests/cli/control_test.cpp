@@ -39,6 +39,13 @@ class ControlVerbs : public testing::Test {
     words.insert(words.end(), {"--dir", pools(), "--wait", "0"});
     return kvcached(words);
   }
+  // The command, where other users may run it.
+  std::string command_for_others() const {
+    const std::string copy = folder_ / "kvcached";
+    std::filesystem::copy(build_directory() + "/kvcached", copy);
+    EXPECT_EQ(chmod(folder_.path().c_str(), 0755), 0);
+    return copy;
+  }
 
   Folder folder_;
 };
@@ -126,10 +133,8 @@ TEST_F(ControlVerbs, TheGpuIsAskedForOnlyWhereItIsNotClear) {
 TEST_F(ControlVerbs, OnlyThePoolsOwner) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can be another user";
   const auto member = join("chat");
-  // Others may look, but not write.
-  const std::string copy = folder_ / "kvcached";
-  std::filesystem::copy(build_directory() + "/kvcached", copy);
-  ASSERT_EQ(chmod(folder_.path().c_str(), 0755), 0);
+  // They may look, but not write.
+  const std::string copy = command_for_others();
   ASSERT_EQ(chmod(pools().c_str(), 0755), 0);
   for (const auto& entry : std::filesystem::directory_iterator(pools())) {
     ASSERT_EQ(chmod(entry.path().c_str(), 0644), 0);
@@ -151,9 +156,7 @@ TEST_F(ControlVerbs, OnlyThePoolsOwner) {
 TEST_F(ControlVerbs, NothingPlantedByAnotherUserIsShownOrWritten) {
   if (geteuid() != 0) GTEST_SKIP() << "only root can be another user";
   const auto member = join("chat");
-  const std::string copy = folder_ / "kvcached";
-  std::filesystem::copy(build_directory() + "/kvcached", copy);
-  ASSERT_EQ(chmod(folder_.path().c_str(), 0755), 0);
+  const std::string copy = command_for_others();
   constexpr uid_t kPlanter = 54'001;
   const std::vector<std::vector<std::string>> verbs{{"stat"},
                                                     {"stat", "--history"},

@@ -246,7 +246,7 @@ class Engine:
         free = queue.get_all_free_blocks()
         assert {block.block_id for block in free} == fresh | known
         assert all((block.block_hash is not None) == (block.block_id in known) for block in free)
-        assert queue.empty() == sorted(empty, reverse=True) and queue.any_empty() == bool(empty)
+        assert queue.empty() == sorted(empty, reverse=True)
         assert set(queue.cached_only()) == cached_only
         assert queue.cached_only_blocks() == sum(map(queue.held, cached_only))
         assert queue.fresh == len(fresh) and queue.num_free_blocks == len(fresh | known)

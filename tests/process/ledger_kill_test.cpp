@@ -6,6 +6,13 @@
 namespace kvcached::ledger {
 namespace {
 
+// A marked point as a part of a test's name.
+std::string point_name(const testing::TestParamInfo<const char*>& each) {
+  std::string name = each.param;
+  name[name.find('.')] = '_';
+  return name;
+}
+
 class LedgerKillTest : public PoolFolder, public testing::WithParamInterface<const char*> {};
 
 // Runs through every marked point, keeping `held` at what a real process would hold at each.
@@ -68,11 +75,7 @@ INSTANTIATE_TEST_SUITE_P(AtEveryPoint, LedgerKillTest,
                                          "charge.claimed", "plan.half", "publish.half",
                                          "uncharge.before", "uncharge.after", "reap.emptied",
                                          "history.half", "history.written", "leave.before"),
-                         [](const auto& each) {
-                           std::string name = each.param;
-                           name[name.find('.')] = '_';
-                           return name;
-                         });
+                         point_name);
 
 class LedgerDeathTest : public PoolFolder {
  protected:
@@ -134,11 +137,7 @@ TEST_P(ControlKillTest, WhatIsWrittenIsCarriedOutByTheMembers) {
 
 INSTANTIATE_TEST_SUITE_P(AtEveryPoint, ControlKillTest,
                          testing::Values("set.half", "set.unplanned", "limit.unplanned"),
-                         [](const auto& each) {
-                           std::string name = each.param;
-                           name[name.find('.')] = '_';
-                           return name;
-                         });
+                         point_name);
 
 class CreatorKillTest : public PoolFolder, public testing::WithParamInterface<const char*> {
  protected:
@@ -164,11 +163,7 @@ TEST_P(CreatorKillTest, WhatItLeftIsNoPoolAndGoesWithTheNext) {
 
 INSTANTIATE_TEST_SUITE_P(AtEveryPoint, CreatorKillTest,
                          testing::Values("create.named", "create.filled", "create.whole"),
-                         [](const auto& each) {
-                           std::string name = each.param;
-                           name[name.find('.')] = '_';
-                           return name;
-                         });
+                         point_name);
 
 TEST_F(LedgerDeathTest, PoolKilledWhileItWasBegunAnewIsReplaced) {
   open(30).reset();
