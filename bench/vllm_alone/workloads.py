@@ -32,7 +32,7 @@ class Steady:
     shape: Shape
     load: float
     seconds: float
-    pieces = 1
+    pieces: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rest:
 
 @dataclasses.dataclass(frozen=True)
 class AfterRest:
-    """`step` after a rest of each engine, which lasts while the other one is asked `meanwhile`."""
+    """`step` after a rest of each engine, while which the other one is asked `meanwhile`."""
     rest: Rest
     step: Burst
     meanwhile: tuple
@@ -66,18 +66,19 @@ PLANS = {
     "serve": (
         Burst("burst", SHORT, 192, pieces=4),
         Burst("one", ONE, 1, pieces=4),
-        Burst("long", LONG, 16),
+        Burst("long", LONG, 16, pieces=2),
+        Steady("shared 0.5", SHARED, load=0.5, seconds=3, pieces=2),
         AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(
             Steady("steady 0.8", SHORT, load=0.8, seconds=5),
-            Steady("shared 0.5", SHARED, load=0.5, seconds=3),
             Steady("steady 0.5", SHORT, load=0.5, seconds=4))),
     ),
     # An idle engine is back at its least within 10 s.
     "offline": (
         Burst("burst", SHORT, 192, pieces=3),
         Burst("one", ONE, 1, pieces=4),
+        Burst("shared", SHARED, 192, pieces=2),
         AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(
-            Burst("long", LONG, 16), Burst("shared", SHARED, 192))),
+            Burst("long", LONG, 16),)),
     ),
     # Over HTTP batches form by chance, so tokens are compared where the engine computes each
     # request alike in every batch. Speed is not of interest there.
@@ -134,12 +135,9 @@ def turns(steps):
 
 
 def _around_rests(after):
-    """0 rests while 1 is asked the first two, 1 rests while 0 is asked the others."""
-    first, second, *others = after.meanwhile
-    yield from ((0, first, 0), (1, first, 0), (1, second, 0))
-    for who, steps in ((0, [second, *others]), (1, others)):
-        yield from ((who, after.rest, 0), (who, after.step, 0))
-        yield from ((who, step, 0) for step in steps)
+    for resting, other in ((0, 1), (1, 0)):
+        yield from ((other, step, 0) for step in after.meanwhile)
+        yield from ((resting, after.rest, 0), (resting, after.step, 0))
 
 
 def asked(steps):
