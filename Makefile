@@ -115,7 +115,7 @@ TEST_PARTS := \
   $(if $(STRESS_SOURCES),$(BUILD)/tests/chaos) \
   $(if $(wildcard tests/gpu/driver_facts_kernels.cpp),$(BUILD)/tests/libdriver_facts_kernels.so) \
   $(if $(wildcard tests/api/kernels.cpp),$(BUILD)/tests/libapi_kernels.so) \
-  $(if $(wildcard tests/engines/free_blocks.cpp),$(BUILD)/tests/libfree_blocks.so) \
+  $(if $(wildcard tests/engines/adapter_types.cpp),$(BUILD)/tests/libadapter_types.so) \
   $(foreach s,$(PROGRAMS),$(BUILD)/tests/programs/$(call name,$s)) \
   $(foreach s,$(LIBRARIES),$(BUILD)/tests/libraries/lib$(call name,$s).so)
 REPLAYS       := $(foreach s,$(FUZZERS),$(BUILD)/tests/fuzz/$(call name,$s))
@@ -178,7 +178,7 @@ $(call objects,$(filter shim/adapters/%,$(SHIM_SOURCES))): $(ADAPTERS)
   $(UNIT_SOURCES) $(SIMTEST_SOURCES) \
   $(PRELOAD_SOURCES) $(PROCESS_SOURCES) $(API_SOURCES) $(CLI_SOURCES) $(STRESS_SOURCES) $(PROGRAMS) $(LIBRARIES) \
   $(FUZZERS) $(BENCHES) $(wildcard bench/*/kernels_host.cpp tests/gpu/*.cpp \
-  tests/api/kernels.cpp tests/engines/free_blocks.cpp tests/fuzz/replay_main.cpp)))
+  tests/api/kernels.cpp tests/engines/adapter_types.cpp tests/fuzz/replay_main.cpp)))
 
 # ---- linking ----
 define archive
@@ -249,8 +249,8 @@ $(BUILD)/tests/libdriver_facts_kernels.so: $(call objects,tests/gpu/driver_facts
 	$(call link,-shared)
 $(BUILD)/tests/libapi_kernels.so: $(call objects,tests/api/kernels.cpp)
 	$(call link,-shared)
-$(BUILD)/tests/libfree_blocks.so: $(call objects,tests/engines/free_blocks.cpp \
-    shim/adapters/free_blocks.cpp shim/adapters/python_abi.cpp shim/adapters/python_free_blocks.cpp)
+$(BUILD)/tests/libadapter_types.so: $(call objects,tests/engines/adapter_types.cpp \
+    $(call without,shim/adapters/python.cpp,$(wildcard shim/adapters/*.cpp)))
 	$(call link,-shared)
 
 define program
@@ -305,7 +305,7 @@ run-sanitized: all $(filter-out %/cli %/driver_facts,$(TEST_BINARIES)) $(TEST_PA
 	  unit sim preload process api
 
 RELEASES ?= 0.18.1 0.20.2 0.22.1 0.24.0 0.26.0 0.28.0 0.30.0 0.33.0
-test-engines: $(BUILD)/tests/libfree_blocks.so
+test-engines: $(BUILD)/tests/libadapter_types.so
 	@tests/engines/fetch $(BUILD)/engines $(RELEASES)
 	@tests/engines/test-releases $(BUILD)/engines $(RELEASES)
 

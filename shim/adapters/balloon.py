@@ -18,7 +18,7 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 # Of what nobody waits for, so much goes back at a time, and no sooner than PAUSE seconds after the
 # time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU.
 STRIPES_BUSY = 1
-EVICTIONS_BUSY = 32
+EVICTIONS_BUSY = 4  # each is work of the engine's own; and before any growth, these blocks go first
 PAUSE = 0.5
 # An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
 # some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that

@@ -1,7 +1,8 @@
 # Runs once in every Python process, as a pending call: perhaps in the middle of somebody's import,
 # so it touches `sys` and nothing else. The adapters are loaded when the engine they know is found.
 #
-# Given by python.cpp: SOURCES, the text of each adapter module by name, and the type FreeBlocks.
+# Given by python.cpp: SOURCES, the text of each adapter module by name, and the types FreeBlocks and
+# Demand.
 import sys
 
 # The top package of an engine, and the adapter that knows it.
@@ -92,6 +93,7 @@ if "_kvcached" not in sys.modules:
     package = type(sys)("_kvcached")
     package.__getattr__ = load
     package.FreeBlocks = FreeBlocks
+    package.Demand = Demand
     package.__path__ = []
     package.finder = Finder(SOURCES)
     sys.modules["_kvcached"] = package

@@ -8,6 +8,7 @@
 #include "policy/settings.hpp"
 #include "shim/adapters/python_abi.hpp"
 #include "shim/adapters/python_free_blocks.hpp"
+#include "shim/adapters/vllm_demand.hpp"
 
 extern "C" {
 extern const char kvcached_source_bootstrap[];
@@ -61,7 +62,8 @@ bool fill(const Python& python, PyObject* globals) noexcept {
         filled && put(python, sources, module.name, python.PyUnicode_FromString(module.source));
   }
   filled = put(python, globals, "SOURCES", sources) && filled;
-  return put(python, globals, "FreeBlocks", free_blocks_type()) && filled;
+  return put(python, globals, "FreeBlocks", free_blocks_type()) &&
+         put(python, globals, "Demand", vllm_demand_type()) && filled;
 }
 
 // Runs in the main thread, with the interpreter's lock, between two of its instructions.

@@ -72,6 +72,9 @@ struct Python {
   USE(int, PyList_SetItem, (PyObject*, ssize_t, PyObject*))            \
   USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))             \
   USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))     \
+  USE(ssize_t, PyObject_Size, (PyObject*))                             \
+  USE(int, PyObject_IsTrue, (PyObject*))                               \
+  USE(PyObject*, PySequence_GetItem, (PyObject*, ssize_t))             \
   USE(PyObject*, PyObject_GetIter, (PyObject*))                        \
   USE(PyObject*, PyIter_Next, (PyObject*))                             \
   USE(PyObject*, PyObject_CallFunctionObjArgs, (PyObject*, ...))       \

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <memory>
 #include <new>
-#include <utility>
 #include <vector>
 
 #include "shim/adapters/free_blocks.hpp"
+#include "shim/adapters/python_types.hpp"
 
 namespace kvcached::adapters {
 namespace {
@@ -14,34 +14,8 @@ namespace {
 using Block = FreeBlocks::Block;
 using End = FreeBlocks::End;
 
-Python python;
-PyObject* none = nullptr;
-PyObject* value_error = nullptr;
 PyObject* id_name = nullptr;        // "block_id"
 PyObject* callback_name = nullptr;  // "before_evicting"
-ssize_t head = 0;                   // of an instance: what Python itself keeps there
-
-// Holds one reference.
-class Owned {
- public:
-  explicit Owned(PyObject* object) noexcept : object_(object) {}
-  ~Owned() {
-    if (object_ != nullptr) python.Py_DecRef(object_);
-  }
-  Owned(const Owned&) = delete;
-  Owned& operator=(const Owned&) = delete;
-  explicit operator bool() const noexcept { return object_ != nullptr; }
-  PyObject* get() const noexcept { return object_; }
-  PyObject* release() noexcept { return std::exchange(object_, nullptr); }
-
- private:
-  PyObject* object_;
-};
-
-PyObject* also(PyObject* object) noexcept {
-  python.Py_IncRef(object);
-  return object;
-}
 
 struct Freed {
   Block block;
@@ -73,12 +47,8 @@ struct Words {
   ssize_t free, loose, aside, condemned, refused;
 };
 
-Words& words(PyObject* self) noexcept {
-  return *reinterpret_cast<Words*>(reinterpret_cast<char*>(self) + head);
-}
-
 void publish(PyObject* self) noexcept {
-  Words& w = words(self);
+  Words& w = body<Words>(self);
   const FreeBlocks& blocks = w.core->blocks;
   w.free = static_cast<ssize_t>(blocks.free());
   w.loose = static_cast<ssize_t>(blocks.loose());
@@ -87,15 +57,10 @@ void publish(PyObject* self) noexcept {
   w.refused = w.core->refused;
 }
 
-PyObject* wrong(const char* text) noexcept {
-  python.PyErr_SetString(value_error, text);
-  return nullptr;
-}
-
 // A method: sees to what all have in common.
 template <PyObject* (*kFunction)(Core&, PyObject* self, PyObject* argument)>
 PyObject* method(PyObject* self, PyObject* argument) noexcept {
-  Core* const core = words(self).core;
+  Core* const core = body<Words>(self).core;
   if (core == nullptr) return wrong("begin() was not called");
   PyObject* result = nullptr;
   try {
@@ -131,18 +96,6 @@ bool is_cached(const Core& core, PyObject* object, bool& out) noexcept {
   const Owned hash(python.PyObject_GetAttr(object, core.hash_name));
   out = hash.get() != none;
   return static_cast<bool>(hash);
-}
-
-// Calls `use` with each object; it returns false with an error set.
-template <typename Use>
-bool for_each(PyObject* objects, Use use) {
-  const Owned iterator(python.PyObject_GetIter(objects));
-  if (!iterator) return false;
-  while (PyObject* const object = python.PyIter_Next(iterator.get())) {
-    const Owned held(object);
-    if (!use(object)) return false;
-  }
-  return python.PyErr_Occurred() == nullptr;
 }
 
 // A list with `make(item)` of each, which is a new reference.
@@ -369,20 +322,12 @@ PyObject* forget_all(Core& core, PyObject*, PyObject*) {
 
 // ---- The type ----
 
-// A type that is made at run time is let go of by each of its instances, and so are those derived.
-void dealloc(PyObject* self) noexcept {
-  const Owned type(python.PyObject_Type(self));
-  delete words(self).core;
-  reinterpret_cast<void (*)(PyObject*)>(python.PyType_GetSlot(type.get(), kSlotFree))(self);
-  python.Py_DecRef(type.get());
-}
-
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
   PyObject *blocks = nullptr, *sizes = nullptr, *hash = nullptr;
   ssize_t ask_below = 0;
   if (python.PyArg_ParseTuple(arguments, "OOUn", &blocks, &sizes, &hash, &ask_below) == 0)
     return nullptr;
-  if (words(self).core != nullptr) return wrong("begin() was called before");
+  if (body<Words>(self).core != nullptr) return wrong("begin() was called before");
   try {
     std::vector<Block> counts;
     const bool known = for_each(sizes, [&](PyObject* size) {
@@ -397,7 +342,7 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
         }))
       return nullptr;
     if (core->objects.size() != core->blocks.blocks()) return wrong("stripes of other blocks");
-    words(self).core = core.release();
+    body<Words>(self).core = core.release();
     publish(self);
     return also(none);
   } catch (const std::bad_alloc&) {
@@ -429,21 +374,11 @@ PyMethod methods[] = {{"popleft", &method<popleft>, kNoArguments, nullptr},
                       {"forget_all", &method<forget_all>, kNoArguments, nullptr},
                       {nullptr, nullptr, 0, nullptr}};
 
-PyObject* make_type() noexcept {
-  if (!python.resolve()) return nullptr;
-  PyObject* const builtins = python.PyEval_GetBuiltins();
-  value_error = python.PyDict_GetItemString(builtins, "ValueError");
-  PyObject* const object = python.PyDict_GetItemString(builtins, "object");
-  if (value_error == nullptr || object == nullptr) return nullptr;
-  const Owned size(python.PyObject_GetAttrString(object, "__basicsize__"));
-  none = python.Py_BuildValue("");
+PyObject* make() noexcept {
+  if (!ready()) return nullptr;
   id_name = python.PyUnicode_InternFromString("block_id");
   callback_name = python.PyUnicode_InternFromString("before_evicting");
-  if (!size || none == nullptr || id_name == nullptr || callback_name == nullptr) return nullptr;
-  // An interpreter without the lock has a larger head than others.
-  constexpr auto kAlign = static_cast<ssize_t>(alignof(Words));
-  head = (python.PyLong_AsSsize_t(size.get()) + kAlign - 1) / kAlign * kAlign;
-
+  if (id_name == nullptr || callback_name == nullptr) return nullptr;
   const auto member = [](const char* name, std::size_t offset) {
     return PyMember{name, kSsize, head + static_cast<ssize_t>(offset), kReadOnly, nullptr};
   };
@@ -453,22 +388,14 @@ PyObject* make_type() noexcept {
                                member("condemned", offsetof(Words, condemned)),
                                member("refused", offsetof(Words, refused)),
                                {nullptr, 0, 0, 0, nullptr}};
-  static PySlot slots[] = {{kSlotDealloc, reinterpret_cast<void*>(&dealloc)},
-                           {kSlotNew, reinterpret_cast<void*>(python.PyType_GenericNew)},
-                           {kSlotMethods, methods},
-                           {kSlotMembers, members},
-                           {0, nullptr}};
-  static PySpec spec = {"_kvcached.FreeBlocks",
-                        static_cast<int>(head + static_cast<ssize_t>(sizeof(Words))), 0, kBaseType,
-                        slots};
-  return python.PyType_FromSpec(&spec);
+  return make_type("_kvcached.FreeBlocks", sizeof(Words), &dealloc<Words>, methods, members);
 }
 
 }  // namespace
 
 PyObject* free_blocks_type() noexcept {
   static PyObject* type = nullptr;
-  if (type == nullptr) type = make_type();
+  if (type == nullptr) type = make();
   return type == nullptr ? nullptr : also(type);
 }
 

@@ -429,7 +429,7 @@ def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
             balloon = balloon_of(self)
-            if balloon is not None and balloon.calm and balloon.needs.same():
+            if balloon is not None and balloon.calm and balloon.needs.same(self):
                 balloon.calm -= 1
             elif balloon is not None:
                 manager = self.kv_cache_manager
@@ -465,7 +465,7 @@ def ahead(balloon, scheduler):
         try:
             if balloon.needs is None:
                 balloon.needs = vllm_cache.Needs(scheduler)
-            needs = balloon.needs.look()
+            needs = balloon.needs.look(scheduler)
         except Exception as error:
             balloon.blind = True
             log.warning("kvcached: %r; growing on demand only", error)

@@ -1,19 +1,15 @@
 """vLLM: from the engine's KV allocation to an elastic cache with a balloon on its block pool."""
 
 import bisect
-import itertools
 import logging
 import os
 import sys
 
-from _kvcached import balloon, client, layout, torch_segments
+from _kvcached import Demand, balloon, client, layout, torch_segments
 
 PREFIX_CACHE = "KVCACHED_PREFIX_CACHE"
 PREFIX_CACHE_DEFAULT = 0.05
-HORIZON = 32  # steps of decoding to prepare for
-AHEAD_STEPS = 2  # steps of prefill to prepare for
-FEW = 8  # requests that are looked at for what others like them will need
-UNKNOWN = float("inf")
+UNKNOWN = sys.maxsize
 PINNED = 1  # blocks that are never freed: the null block
 START_WAIT_MS = 30000  # for memory that an engine cannot start without
 # Where schedulers keep the requests that do not run yet; a release has some of them.
@@ -269,90 +265,28 @@ def waiting_queues(scheduler):
     return [queue for queue in queues if queue]
 
 
-class Needs:
+class Needs(Demand):
     """What a scheduler will take, told before each of its steps at a cost that does not grow with
-    the number of its requests."""
+    the number of its requests.
+
+    look(scheduler)   the blocks that the step will take, what the next ones may beyond, how many
+                      surely suffice for the step, and for how many steps that is about all that can
+                      be said
+    same(scheduler)   no more requests than at the last look, and none that waits
+    forget()          what it keeps of requests, at a moment when there are none
+    blocks(tokens)    of a request of so many tokens
+    """
 
     def __init__(self, scheduler):
-        self.scheduler = scheduler
-        self.queues = [name for name in WAITING if hasattr(scheduler, name)]
         specs = [group.kv_cache_spec for group in scheduler.kv_cache_config.kv_cache_groups]
-        self.sizes = [spec.block_size for spec in specs]
-        tokens = 1 + getattr(scheduler, "num_spec_tokens", 0)
-        self.a_step = self.blocks(tokens + scheduler.num_lookahead_tokens)
         # A state that others may share is copied first.
-        self.a_step += sum(getattr(spec, "mamba_cache_mode", None) is not None for spec in specs)
-        self.a_horizon = self.blocks(HORIZON * tokens)
-        self.budget = self.blocks(scheduler.max_num_scheduled_tokens)  # what prefill may take
-        self.watermark = getattr(getattr(scheduler, "kv_cache_manager", None),
-                                 "watermark_blocks", 0)
-        self.running = 0  # requests at the last look when nobody could come in
-        self.forget()
-
-    def forget(self):
-        """What it keeps of requests, at a moment when there are none."""
-        self.settled = None  # it and all that run before it were not in prefill at the last look
-        self.first = frozenset()  # who was to come in first at the last look, by identity
-
-    def same(self):
-        """No more requests than at the last look, and none that waits."""
-        scheduler = self.scheduler
-        for name in self.queues:
-            if getattr(scheduler, name):
-                return False
-        return len(scheduler.running) <= self.running
-
-    def blocks(self, tokens):
-        """Blocks of a request of so many tokens."""
-        blocks = 0
-        for size in self.sizes:
-            blocks -= -tokens // size
-        return blocks
-
-    def look(self):
-        """The blocks that the step will take, what the next ones may beyond, how many surely suffice
-        for the step, and for how many steps that is about all that can be said."""
-        scheduler = self.scheduler
-        running = scheduler.running
-        count = len(running)
-        now, later = count * self.a_step, count * self.a_horizon
-        prefill = self.budget if self.prefilling(running) else 0
-        waiting, first = 0, []
-        for name in self.queues:
-            queue = getattr(scheduler, name)
-            if queue:
-                waiting += len(queue)
-                first += itertools.islice(getattr(queue, "_heap", queue), FEW)
-        room = scheduler.max_num_running_reqs - count
-        if not waiting or room <= 0:
-            self.running = count
-            now += prefill
-            return now, later, now, 0 if waiting or prefill else HORIZON
-        new = len(first) * self.a_step
-        for request in first:
-            new += self.blocks(request.num_tokens)
-        # Others may need more than these; and whoever did not get in although there seemed to be room
-        # needs more than is known here.
-        names = frozenset(map(id, first))
-        known = waiting == len(first) and names.isdisjoint(self.first)
-        surely = now + prefill + new + self.watermark if known else UNKNOWN
-        self.first = names
-        coming = min(waiting, room)
-        if coming > len(first):
-            new = new * coming // len(first)
-        step = min(self.budget, new)
-        return now + (prefill or step), later + min(new - step, AHEAD_STEPS * self.budget), surely, 0
-
-    def prefilling(self, running):
-        """Whether one of these is in prefill. New ones come last, and who comes back, too."""
-        for request in reversed(running):
-            if request is self.settled:
-                break
-            if request.is_prefill_chunk:
-                self.settled = None  # it may leave and come back before this is looked at again
-                return True
-        self.settled = running[-1] if running else None
-        return False
+        copied = sum(getattr(spec, "mamba_cache_mode", None) is not None for spec in specs)
+        manager = getattr(scheduler, "kv_cache_manager", None)
+        self.begin([name for name in WAITING if hasattr(scheduler, name)],
+                   [spec.block_size for spec in specs],
+                   1 + getattr(scheduler, "num_spec_tokens", 0), scheduler.num_lookahead_tokens,
+                   copied, scheduler.max_num_scheduled_tokens,
+                   getattr(manager, "watermark_blocks", 0))
 
 
 def prefix_cache_blocks(blocks, size):

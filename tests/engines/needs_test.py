@@ -1,19 +1,25 @@
 """What the vLLM adapter expects of a step before the scheduler makes it."""
+import sys
 import types
 import unittest
+import weakref
 
 import worlds
+
+
+class Running:
+    is_prefill_chunk = False
 
 
 class Ahead(unittest.TestCase):
     def test_requests_are_seen_wherever_they_wait(self):
         for queue in worlds.package.vllm_cache.WAITING:
             scheduler, needs = self.needs(dict(block_size=16), dict(block_size=16), **{queue: []})
-            self.assertEqual(needs.look()[:3], (0, 0, 0))
-            self.assertTrue(needs.same())
+            self.assertEqual(needs.look(scheduler)[:3], (0, 0, 0))
+            self.assertTrue(needs.same(scheduler))
             setattr(scheduler, queue, [types.SimpleNamespace(num_tokens=40)])
-            self.assertFalse(needs.same())
-            self.assertEqual(needs.look(), (2 * (3 + 1), 0, 2 * (3 + 1), 0))
+            self.assertFalse(needs.same(scheduler))
+            self.assertEqual(needs.look(scheduler), (2 * (3 + 1), 0, 2 * (3 + 1), 0))
             self.assertFalse(worlds.adapter.idle(scheduler))
 
     def test_the_most_that_a_step_takes(self):
@@ -25,33 +31,33 @@ class Ahead(unittest.TestCase):
             with self.subTest(specs=specs, other=other):
                 scheduler, needs = self.needs(*specs, **other)
                 scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)] * 3
-                self.assertEqual(needs.look()[:3], (3 * most, 3 * later, 3 * most))
+                self.assertEqual(needs.look(scheduler)[:3], (3 * most, 3 * later, 3 * most))
 
     def test_who_is_in_prefill_is_seen_however_many_run(self):
         scheduler, needs = self.needs(dict(block_size=16))
         budget = 7
         running = scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)
                                        for _ in range(50)]
-        self.assertEqual(needs.look()[0], 50)
+        self.assertEqual(needs.look(scheduler)[0], 50)
         running.append(types.SimpleNamespace(is_prefill_chunk=True))
         running.append(types.SimpleNamespace(is_prefill_chunk=False))
-        self.assertEqual(needs.look()[0], 52 + budget)
+        self.assertEqual(needs.look(scheduler)[0], 52 + budget)
         del running[40:50]  # with who was last when nobody was in prefill
-        self.assertEqual(needs.look()[0], 42 + budget)
+        self.assertEqual(needs.look(scheduler)[0], 42 + budget)
         running[-2].is_prefill_chunk = False
-        self.assertEqual(needs.look()[0], 42)
+        self.assertEqual(needs.look(scheduler)[0], 42)
         running.append(types.SimpleNamespace(is_prefill_chunk=True))
-        self.assertEqual(needs.look()[0], 43 + budget)
+        self.assertEqual(needs.look(scheduler)[0], 43 + budget)
         running.append(running.pop(41))  # the last of those that were not: preempted, and back
         running[-1].is_prefill_chunk = True
         running[-2].is_prefill_chunk = False
-        self.assertEqual(needs.look()[0], 43 + budget)
+        self.assertEqual(needs.look(scheduler)[0], 43 + budget)
         del running[41:]
         running.append(types.SimpleNamespace(is_prefill_chunk=False))
-        self.assertEqual(needs.look()[0], 42)
+        self.assertEqual(needs.look(scheduler)[0], 42)
         running.pop(0).is_prefill_chunk = True  # preempted: it comes back as the last
         running.append(types.SimpleNamespace(is_prefill_chunk=True))
-        self.assertEqual(needs.look()[0], 42 + budget)
+        self.assertEqual(needs.look(scheduler)[0], 42 + budget)
 
     def test_many_that_wait_are_told_by_the_first(self):
         scheduler, needs = self.needs(dict(block_size=16), max_num_running_reqs=30,
@@ -60,18 +66,59 @@ class Ahead(unittest.TestCase):
         needs = worlds.package.vllm_cache.Needs(scheduler)
         # 30 of them may come in, with 11 blocks each, 10 in this step and twice that prepared.
         # Who is not looked at may need more.
-        self.assertEqual(needs.look(), (10, 20, worlds.package.vllm_cache.UNKNOWN, 0))
+        self.assertEqual(needs.look(scheduler), (10, 20, worlds.package.vllm_cache.UNKNOWN, 0))
 
     def test_who_does_not_come_in_although_there_seemed_room(self):
         scheduler, _ = self.needs(dict(block_size=16))
         scheduler.waiting = [types.SimpleNamespace(num_tokens=40)]
         needs = worlds.package.vllm_cache.Needs(scheduler)
-        self.assertEqual(needs.look()[2], 4)
-        self.assertEqual(needs.look()[2], worlds.package.vllm_cache.UNKNOWN)
+        self.assertEqual(needs.look(scheduler)[2], 4)
+        self.assertEqual(needs.look(scheduler)[2], worlds.package.vllm_cache.UNKNOWN)
         scheduler.waiting.insert(0, types.SimpleNamespace(num_tokens=50))
-        self.assertEqual(needs.look()[2], worlds.package.vllm_cache.UNKNOWN, "the other waits still")
+        self.assertEqual(needs.look(scheduler)[2], worlds.package.vllm_cache.UNKNOWN, "the other waits still")
         scheduler.waiting = [types.SimpleNamespace(num_tokens=60)]
-        self.assertEqual(needs.look()[2], 5)
+        self.assertEqual(needs.look(scheduler)[2], 5)
+
+    def test_a_line_by_priority_is_looked_at_without_taking_from_it(self):
+        class Line:
+            def __init__(self, heap):
+                self._heap = heap
+
+            def __len__(self):
+                return len(self._heap)
+
+            def __iter__(self):
+                raise AssertionError("vLLM's own sorts the whole line")
+
+        scheduler, _ = self.needs(dict(block_size=16), waiting=[])
+        needs = worlds.package.vllm_cache.Needs(scheduler)
+        for line in ([types.SimpleNamespace(num_tokens=40)],
+                     Line([types.SimpleNamespace(num_tokens=50)])) * 2:
+            needs.forget()
+            scheduler.waiting = line
+            self.assertEqual(needs.look(scheduler)[2], 5 if isinstance(line, Line) else 4)
+
+    def test_what_it_cannot_read_is_an_error_and_nothing_is_kept(self):
+        scheduler, needs = self.needs(dict(block_size=16), waiting=[])
+        scheduler.running = [Running()]
+        request = types.SimpleNamespace(num_tokens=40)
+        scheduler.waiting = [request]
+        before = [sys.getrefcount(o) for o in (request, scheduler, scheduler.running)]
+        for _ in range(100):
+            needs.look(scheduler)
+            needs.same(scheduler)
+            for wrong, kind in ((types.SimpleNamespace(), AttributeError),
+                                (types.SimpleNamespace(num_tokens="x"), TypeError)):
+                scheduler.waiting.append(wrong)
+                self.assertRaises(kind, needs.look, scheduler)
+                scheduler.waiting.remove(wrong)
+        self.assertEqual(
+            [sys.getrefcount(o) for o in (request, scheduler, scheduler.running)], before)
+        settled = weakref.ref(scheduler.running[0])
+        scheduler.running.clear()
+        self.assertIsNotNone(settled(), "it could not be told from one at the same address")
+        needs.forget()
+        self.assertIsNone(settled())
 
     def needs(self, *specs, **other):
         groups = [types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(**s)) for s in specs]

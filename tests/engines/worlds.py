@@ -24,15 +24,19 @@ def load_adapters():
         sources = {path.stem: path.read_text() for path in ADAPTERS.glob("*.py")}
         code = compile(sources.pop("bootstrap"), str(ADAPTERS / "bootstrap.py"), "exec")
         exec(code, {"SOURCES": sources, "__name__": "_kvcached.bootstrap",
-                    "FreeBlocks": free_blocks()})
+                    **native_types()})
     return sys.modules["_kvcached"]
 
 
-def free_blocks():
-    """The type that the library would give."""
-    make = ctypes.PyDLL(str(BUILD / "tests" / "libfree_blocks.so")).kvcached_free_blocks_type
-    make.restype = ctypes.py_object
-    return make()
+def native_types():
+    """The types that the library would give."""
+    library = ctypes.PyDLL(str(BUILD / "tests" / "libadapter_types.so"))
+    found = {}
+    for name, function in (("FreeBlocks", "free_blocks"), ("Demand", "vllm_demand")):
+        make = getattr(library, "kvcached_%s_type" % function)
+        make.restype = ctypes.py_object
+        found[name] = make()
+    return found
 
 
 def stand_in_torch():

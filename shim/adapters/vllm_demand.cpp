@@ -1,0 +1,256 @@
+#include "shim/adapters/vllm_demand.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "shim/adapters/python_types.hpp"
+
+namespace kvcached::adapters {
+namespace {
+
+constexpr ssize_t kHorizon = 32;    // steps of decoding to prepare for
+constexpr ssize_t kAheadSteps = 2;  // steps of prefill to prepare for
+constexpr ssize_t kFew = 8;  // requests of a line that are looked at for what others will need
+constexpr ssize_t kUnknown = PTRDIFF_MAX;
+
+PyObject* running_name = nullptr;     // of a scheduler: the list of its running requests
+PyObject* most_name = nullptr;        // and how many there may be
+PyObject* heap_name = nullptr;        // of a line by priority: what it keeps them in
+PyObject* in_prefill_name = nullptr;  // of a request
+PyObject* tokens_name = nullptr;
+
+struct Core {
+  std::vector<Owned> lines;    // names of the scheduler's lines
+  std::vector<ssize_t> sizes;  // tokens of a block, by KV cache group
+  ssize_t a_step = 0;          // blocks of a running request in the next step
+  ssize_t a_horizon = 0;       // and in those to come
+  ssize_t budget = 0;          // what prefill may take in a step
+  ssize_t watermark = 0;
+  ssize_t running = 0;                 // requests at the last look when nobody could come in
+  Owned settled;                       // it and all before it were not in prefill at the last look
+  std::vector<const PyObject*> first;  // who was to come in first then: to be compared, no more
+  Owned heapless;  // a line's type that is known to have no heap: asking costs an exception
+
+  ssize_t blocks(ssize_t tokens) const noexcept {
+    ssize_t blocks = 0;
+    for (const ssize_t size : sizes) blocks += (tokens + size - 1) / size;
+    return blocks;
+  }
+};
+
+struct Body {
+  Core* core;
+};
+
+template <PyObject* (*kFunction)(Core&, PyObject* argument)>
+PyObject* method(PyObject* self, PyObject* argument) noexcept {
+  Core* const core = body<Body>(self).core;
+  if (core == nullptr) return wrong("begin() was not called");
+  try {
+    return kFunction(*core, argument);
+  } catch (const std::bad_alloc&) {
+    return python.PyErr_NoMemory();
+  }
+}
+
+// False with an error set.
+bool number(PyObject* object, ssize_t& out) noexcept {
+  out = python.PyLong_AsSsize_t(object);
+  return out != -1 || python.PyErr_Occurred() == nullptr;
+}
+
+bool number(PyObject* object, PyObject* name, ssize_t& out) noexcept {
+  const Owned value(python.PyObject_GetAttr(object, name));
+  return value && number(value.get(), out);
+}
+
+// Whether one of these is in prefill. New ones come last, and who comes back, too. False with an
+// error set.
+bool look_for_prefill(Core& core, PyObject* running, ssize_t count, bool& found) noexcept {
+  found = false;
+  Owned last;
+  for (ssize_t i = count - 1; i >= 0; --i) {
+    Owned request(python.PySequence_GetItem(running, i));
+    if (!request) return false;
+    if (request.get() == core.settled.get()) break;
+    const Owned in_prefill(python.PyObject_GetAttr(request.get(), in_prefill_name));
+    const int is = in_prefill ? python.PyObject_IsTrue(in_prefill.get()) : -1;
+    if (is < 0) return false;
+    if (is != 0) {
+      core.settled.reset(nullptr);  // it may leave and come back before this is looked at again
+      found = true;
+      return true;
+    }
+    if (!last) last.reset(request.release());
+  }
+  if (count == 0) core.settled.reset(nullptr);
+  if (last) core.settled.reset(last.release());
+  return true;
+}
+
+// Those who wait, and what the first ones need.
+struct Waiting {
+  ssize_t count = 0;
+  ssize_t blocks = 0;
+  std::vector<const PyObject*> first;
+};
+
+// False with an error set.
+bool look_at_line(Core& core, PyObject* line, Waiting& waiting) {
+  const ssize_t length = python.PyObject_Size(line);
+  if (length <= 0) return length == 0;
+  waiting.count += length;
+  Owned type(python.PyObject_Type(line));
+  Owned heap;
+  if (type.get() != core.heapless.get()) heap.reset(python.PyObject_GetAttr(line, heap_name));
+  if (!heap) {
+    python.PyErr_Clear();
+    core.heapless.reset(type.release());
+  }
+  const Owned iterator(python.PyObject_GetIter(heap ? heap.get() : line));
+  if (!iterator) return false;
+  for (ssize_t i = 0; i < kFew; ++i) {
+    const Owned request(python.PyIter_Next(iterator.get()));
+    if (!request) break;
+    ssize_t tokens = 0;
+    if (!number(request.get(), tokens_name, tokens)) return false;
+    waiting.blocks += core.a_step + core.blocks(tokens);
+    waiting.first.push_back(request.get());
+  }
+  return python.PyErr_Occurred() == nullptr;
+}
+
+bool look_at_lines(Core& core, PyObject* scheduler, Waiting& waiting) {
+  return std::all_of(core.lines.begin(), core.lines.end(), [&](const Owned& name) {
+    const Owned line(python.PyObject_GetAttr(scheduler, name.get()));
+    return line && look_at_line(core, line.get(), waiting);
+  });
+}
+
+PyObject* answer(ssize_t now, ssize_t later, ssize_t surely, ssize_t steps) noexcept {
+  return python.Py_BuildValue("(nnnn)", now, later, surely, steps);
+}
+
+PyObject* look(Core& core, PyObject* scheduler) {
+  const Owned running(python.PyObject_GetAttr(scheduler, running_name));
+  const ssize_t count = running ? python.PyObject_Size(running.get()) : -1;
+  bool in_prefill = false;
+  Waiting waiting;
+  ssize_t most = 0;
+  if (count < 0 || !look_for_prefill(core, running.get(), count, in_prefill) ||
+      !look_at_lines(core, scheduler, waiting) ||
+      (waiting.count != 0 && !number(scheduler, most_name, most)))
+    return nullptr;
+  const ssize_t prefill = in_prefill ? core.budget : 0;
+  const ssize_t now = count * core.a_step, later = count * core.a_horizon, room = most - count;
+  if (waiting.count == 0 || room <= 0) {
+    core.running = count;
+    const bool alike = waiting.count == 0 && !in_prefill;
+    return answer(now + prefill, later, now + prefill, alike ? kHorizon : 0);
+  }
+  // Others may need more than these; and whoever did not get in although there seemed to be room
+  // needs more than is known here.
+  const auto looked_at = static_cast<ssize_t>(waiting.first.size());
+  const bool known =
+      waiting.count == looked_at &&
+      std::find_first_of(waiting.first.begin(), waiting.first.end(), core.first.begin(),
+                         core.first.end()) == waiting.first.end();
+  const ssize_t surely = known ? now + prefill + waiting.blocks + core.watermark : kUnknown;
+  core.first = std::move(waiting.first);
+  const ssize_t coming = std::min(waiting.count, room);
+  const ssize_t new_ones =
+      coming > looked_at ? waiting.blocks * coming / looked_at : waiting.blocks;
+  const ssize_t step = std::min(core.budget, new_ones);
+  return answer(now + (in_prefill ? prefill : step),
+                later + std::min(new_ones - step, kAheadSteps * core.budget), surely, 0);
+}
+
+PyObject* same(Core& core, PyObject* scheduler) {
+  for (const Owned& name : core.lines) {
+    const Owned line(python.PyObject_GetAttr(scheduler, name.get()));
+    const ssize_t length = line ? python.PyObject_Size(line.get()) : -1;
+    if (length < 0) return nullptr;
+    if (length > 0) return python.PyBool_FromLong(0);
+  }
+  const Owned running(python.PyObject_GetAttr(scheduler, running_name));
+  const ssize_t count = running ? python.PyObject_Size(running.get()) : -1;
+  return count < 0 ? nullptr : python.PyBool_FromLong(count <= core.running ? 1 : 0);
+}
+
+PyObject* forget(Core& core, PyObject*) {
+  core.settled.reset(nullptr);
+  core.first.clear();
+  return also(none);
+}
+
+PyObject* blocks(Core& core, PyObject* argument) {
+  ssize_t tokens = 0;
+  return number(argument, tokens) ? python.PyLong_FromSsize_t(core.blocks(tokens)) : nullptr;
+}
+
+// begin(names of the lines, block sizes, tokens of a request in a step, tokens that are looked
+//       ahead, blocks that are copied in a step, tokens of all requests in a step, watermark)
+PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
+  PyObject *lines = nullptr, *sizes = nullptr;
+  ssize_t tokens = 0, ahead = 0, copied = 0, budget = 0, watermark = 0;
+  if (python.PyArg_ParseTuple(arguments, "OOnnnnn", &lines, &sizes, &tokens, &ahead, &copied,
+                              &budget, &watermark) == 0)
+    return nullptr;
+  if (body<Body>(self).core != nullptr) return wrong("begin() was called before");
+  try {
+    auto core = std::make_unique<Core>();
+    const bool known =
+        for_each(lines,
+                 [&](PyObject* name) {
+                   core->lines.emplace_back(also(name));
+                   return true;
+                 }) &&
+        for_each(sizes, [&](PyObject* size) {
+          return number(size, core->sizes.emplace_back()) &&
+                 (core->sizes.back() > 0 || wrong("a block of no tokens") != nullptr);
+        });
+    if (!known) return nullptr;
+    core->a_step = core->blocks(tokens + ahead) + copied;
+    core->a_horizon = core->blocks(kHorizon * tokens);
+    core->budget = core->blocks(budget);
+    core->watermark = watermark;
+    body<Body>(self).core = core.release();
+    return also(none);
+  } catch (const std::bad_alloc&) {
+    return python.PyErr_NoMemory();
+  }
+}
+
+PyMethod methods[] = {{"begin", &begin, kArgumentTuple, nullptr},
+                      {"look", &method<look>, kOneArgument, nullptr},
+                      {"same", &method<same>, kOneArgument, nullptr},
+                      {"forget", &method<forget>, kNoArguments, nullptr},
+                      {"blocks", &method<blocks>, kOneArgument, nullptr},
+                      {nullptr, nullptr, 0, nullptr}};
+
+PyObject* make() noexcept {
+  if (!ready()) return nullptr;
+  const auto intern = [](PyObject*& name, const char* text) {
+    name = python.PyUnicode_InternFromString(text);
+    return name != nullptr;
+  };
+  if (!intern(running_name, "running") || !intern(most_name, "max_num_running_reqs") ||
+      !intern(heap_name, "_heap") || !intern(in_prefill_name, "is_prefill_chunk") ||
+      !intern(tokens_name, "num_tokens"))
+    return nullptr;
+  static PyMember members[] = {{nullptr, 0, 0, 0, nullptr}};
+  return make_type("_kvcached.Demand", sizeof(Body), &dealloc<Body>, methods, members);
+}
+
+}  // namespace
+
+PyObject* vllm_demand_type() noexcept {
+  static PyObject* type = nullptr;
+  if (type == nullptr) type = make();
+  return type == nullptr ? nullptr : also(type);
+}
+
+}  // namespace kvcached::adapters
