@@ -78,6 +78,13 @@ class Loops {
         {"graph", [this] { return burst(50, [this] { MUST(graph_launch_(graph_, stream_)); }); }},
         {"h2d", [this] { return burst(50, [this] { MUST(h2d_(to_, host_, kSmall, stream_)); }); }},
         {"d2d", [this] { return burst(50, [this] { MUST(d2d_(to_, from_, kSmall, stream_)); }); }},
+        {"attribute",
+         [this] {
+           return burst(200, [this] {
+             CUdeviceptr at = 0;
+             MUST(attribute_(&at, CU_POINTER_ATTRIBUTE_DEVICE_POINTER, to_));
+           });
+         }},
         {"malloc", [this] {
            return burst(100, [this] {
              CUdeviceptr at = 0;
@@ -125,6 +132,8 @@ class Loops {
       driver_call<decltype(::cuMemcpyHtoDAsync)>("cuMemcpyHtoDAsync");
   decltype(::cuMemcpyDtoDAsync)* d2d_ =
       driver_call<decltype(::cuMemcpyDtoDAsync)>("cuMemcpyDtoDAsync");
+  decltype(::cuPointerGetAttribute)* attribute_ =
+      driver_call<decltype(::cuPointerGetAttribute)>("cuPointerGetAttribute");
   decltype(::cuMemAlloc)* malloc_ = driver_call<decltype(::cuMemAlloc)>("cuMemAlloc");
   decltype(::cuMemFree)* free_ = driver_call<decltype(::cuMemFree)>("cuMemFree");
   std::map<std::string, std::function<double()>> loops_;
@@ -167,6 +176,7 @@ constexpr Measured kMeasured[] = {
     {"graph", "cuGraphLaunch, 4 kernels", 20, 1.01},
     {"h2d", "copy of 4 KiB to the device", 20, 0},
     {"d2d", "copy of 4 KiB on the device", 20, 0},
+    {"attribute", "cuPointerGetAttribute of a device pointer", 20, 0},
     {"malloc", "cuMemAlloc and cuMemFree of 4 KiB", 5, 0},
 };
 

@@ -16,14 +16,16 @@ WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
 # Of what nobody waits for, so much goes back at a time, and no sooner than PAUSE seconds after the
-# time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU.
+# time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU;
+# and what is needed again comes as new pages, which the driver fills with zeros: copies wait for that.
 STRIPES_BUSY = 1
 EVICTIONS_BUSY = 4  # each is work of the engine's own; and before any growth, these blocks go first
-PAUSE = 0.5
+PAUSE = 1.0
 # An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
 # some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that
 # nobody wakes, without an input queue, hands back all at once.)
 PATIENCE_IDLE = 4.0
+EVICTIONS_PATIENT = 32
 STRIPES_IDLE = 8
 EVICTIONS_IDLE = 512  # or this share of what has to go
 EVICTIONS_IDLE_SHARE = 1 / 16
@@ -134,14 +136,19 @@ class Balloon:
             self._try_pin(0)
             self.sure = not self.withheld
             return
-        self.keep = max(now, self.keep - (self.keep >> 6) - 1)
-        # Beyond its limit the prefix cache gives up blocks before any are added.
-        have = max(queue.fresh, queue.num_free_blocks - self.keep_cached)
-        if have < now and self.withheld:
-            have += self._acquire(now - have, 0)
-        self.expect(max(0, min(now + later - have, self.withheld)))
+        soon = now + later
+        self.keep = max(soon, self.keep - (self.keep >> 6) - 1)
+        have = self.to_be_had()
+        if have < soon and self.withheld:
+            have += self._acquire(soon - have, 0)
+        self.expect(max(0, min(soon - have, self.withheld)))
         self.sure = not self.withheld or queue.num_free_blocks >= surely
-        self.calm = steps if have >= now + later else 0
+        self.calm = steps if have >= soon else 0
+
+    def to_be_had(self):
+        """Blocks without growing: beyond its limit the prefix cache gives up some before any are
+        added."""
+        return max(self.queue.fresh, self.queue.num_free_blocks - self.keep_cached)
 
     def expect(self, blocks):
         if blocks != self.expected and (not blocks or not self.expected or
@@ -157,7 +164,7 @@ class Balloon:
         if needs is None or self.pinning or self.blind:
             return
         self.arrived += needs.blocks(tokens)
-        self.expect(min(self.withheld, max(self.expected, self.arrived - self.queue.fresh)))
+        self.expect(min(self.withheld, max(self.expected, self.arrived - self.to_be_had())))
 
     def _before_evicting(self, count):
         """Rather than drop what the prefix cache knows, grow, while there is memory and the prefix
@@ -280,7 +287,8 @@ class Balloon:
                                 max(EVICTIONS_IDLE, int(surplus * EVICTIONS_IDLE_SHARE)))
                 self.hand_back_at = now + PAUSE_IDLE
             else:
-                self._hand_back(keep_cached, STRIPES_BUSY, EVICTIONS_BUSY)
+                self._hand_back(keep_cached, STRIPES_BUSY,
+                                EVICTIONS_PATIENT if idle else EVICTIONS_BUSY)
                 self.hand_back_at = now + PAUSE
 
     def crowded(self):

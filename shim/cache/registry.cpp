@@ -11,8 +11,10 @@ namespace kvcached::cache {
 bool Registry::add(std::shared_ptr<Buffer> buffer) noexcept {
   const std::unique_lock lock(mutex_);
   try {
-    const driver::Address base = buffer->base();
+    const driver::Address base = buffer->base(), end = base + buffer->reserved().value;
     if (!by_base_.emplace(base, std::move(buffer)).second) return false;
+    low_.store(std::min(low_.load(std::memory_order_relaxed), base), std::memory_order_relaxed);
+    high_.store(std::max(high_.load(std::memory_order_relaxed), end), std::memory_order_relaxed);
   } catch (const std::bad_alloc&) {
     return false;
   }
@@ -30,7 +32,9 @@ Lookup Registry::find_locked(driver::Address address) const noexcept {
 }
 
 Lookup Registry::find(driver::Address address) const noexcept {
-  if (empty()) return {};
+  if (empty() || address < low_.load(std::memory_order_relaxed) ||
+      address >= high_.load(std::memory_order_relaxed))
+    return {};
   const std::shared_lock lock(mutex_);
   return find_locked(address);
 }

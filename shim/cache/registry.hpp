@@ -37,6 +37,7 @@ class Registry {
 
   // False (and not added) when its addresses are taken, or without memory.
   bool add(std::shared_ptr<Buffer> buffer) noexcept;
+  // Two loads more where the address lies outside of all buffers.
   Lookup find(driver::Address address) const noexcept;
 
   // Takes the buffer that starts at `base` out, for one caller only: a second free of the same
@@ -63,6 +64,8 @@ class Registry {
   std::map<driver::Address, std::shared_ptr<Buffer>> by_base_;
   std::vector<std::shared_ptr<Buffer>> buried_;
   std::atomic<std::size_t> count_{0};
+  // All buffers, now and before, lie in [low_, high_). Written before `count_`.
+  std::atomic<driver::Address> low_{~driver::Address{0}}, high_{0};
 };
 
 }  // namespace kvcached::cache

@@ -36,10 +36,12 @@ class Plentiful(Checks):
         for i in range(4):
             engine.add("r%d" % i, range(40), 60)
         wrapped = []
+        engine.library.late = 1.0
         while engine.busy():
             engine.step()
+            engine.library.late = 0.0
             wrapped.append("allocate_slots" in vars(manager))
-        self.assertTrue(wrapped[0])
+        self.assertTrue(wrapped[0], "not sure before memory has come")
         self.assertFalse(any(wrapped[5:]))
 
     def test_memory_is_asked_for_when_a_request_arrives(self):
@@ -57,6 +59,23 @@ class Plentiful(Checks):
         engine.add("second", range(10), 2)
         engine.step()
         self.assertLess(engine.cache.expected, 10)  # it has seen what came
+
+    def test_nothing_is_prepared_for_requests_that_old_prefixes_make_room_for(self):
+        with mock.patch.dict(os.environ, KVCACHED_PREFIX_CACHE="10%"):
+            engine = worlds.Engine(worlds.Library())
+        for i in range(12):
+            engine.add("r%d" % i, range(i * 1000, i * 1000 + 100), 30)
+        # Its last steps leave all of them cached, beyond what the prefix cache may keep.
+        with mock.patch.object(engine.balloon, "settle"):
+            engine.run()
+        balloon = engine.balloon
+        known = balloon.queue.num_free_blocks - balloon.queue.fresh - balloon.keep_cached
+        self.assertGreater(known, 30)
+        self.assertGreater(balloon.withheld, 30)
+        balloon.arriving(16 * known)
+        self.assertEqual(engine.cache.expected, 0)
+        balloon.arriving(16 * 100)
+        self.assertGreater(engine.cache.expected, 0)
 
     def test_same_with_a_watermark(self):
         self.compare(7, 0.3, dict(caching=True, watermark=0.05))

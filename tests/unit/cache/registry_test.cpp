@@ -39,6 +39,23 @@ TEST_F(RegistryTest, TellsBaseInteriorAndUnknownApart) {
   EXPECT_EQ(registry_.find(0).found, Found::unknown);
 }
 
+TEST_F(RegistryTest, FindsAllWhateverTheOrderInWhichTheyComeAndGo) {
+  std::vector<std::shared_ptr<Buffer>> made;
+  for (int i = 0; i < 4; ++i) made.push_back(world_.buffer(kMiB * 4));
+  for (const int i : {2, 0, 3, 1}) {
+    ASSERT_TRUE(registry_.add(made[static_cast<std::size_t>(i)]));
+    for (const auto& buffer : registry_.buffers()) {
+      EXPECT_EQ(registry_.find(buffer->base()).buffer, buffer);
+      EXPECT_EQ(registry_.find(buffer->base() + (kMiB * 4).value - 1).buffer, buffer);
+    }
+  }
+  for (const std::size_t i : {3U, 0U}) {
+    registry_.take(made[i]->base());
+    EXPECT_EQ(registry_.find(made[i]->base()).found, Found::unknown);
+  }
+  for (const std::size_t i : {1U, 2U}) EXPECT_EQ(registry_.find(made[i]->base()).buffer, made[i]);
+}
+
 TEST_F(RegistryTest, ABufferIsTakenOnce) {
   const driver::Address base = add(kMiB * 4)->base();
   EXPECT_EQ(registry_.take(base + 1).found, Found::interior);
