@@ -158,12 +158,13 @@ class Balloon:
                 self.cache.expect(blocks)
 
     def arriving(self, tokens):
-        """A request is on its way to the scheduler: what it will need is prepared meanwhile. Called
-        by any thread; what two of them count at once may be lost, which costs time only."""
+        """A request is on its way to the scheduler: what it will need is prepared meanwhile, as far as
+        the next step can take it. Called by any thread; what two of them count at once may be lost,
+        which costs time only."""
         needs = self.needs
         if needs is None or self.pinning or self.blind:
             return
-        self.arrived += needs.blocks(tokens)
+        self.arrived = min(self.arrived + needs.blocks(tokens), needs.in_a_step())
         self.expect(min(self.withheld, max(self.expected, self.arrived - self.to_be_had())))
 
     def _before_evicting(self, count):

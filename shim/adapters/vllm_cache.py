@@ -275,6 +275,7 @@ class Needs(Demand):
     same(scheduler)   no more requests than at the last look, and none that waits
     forget()          what it keeps of requests, at a moment when there are none
     blocks(tokens)    of a request of so many tokens
+    in_a_step()       blocks that prefill may take in one step
     """
 
     def __init__(self, scheduler):

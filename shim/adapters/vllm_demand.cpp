@@ -191,6 +191,8 @@ PyObject* blocks(Core& core, PyObject* argument) {
   return number(argument, tokens) ? python.PyLong_FromSsize_t(core.blocks(tokens)) : nullptr;
 }
 
+PyObject* in_a_step(Core& core, PyObject*) { return python.PyLong_FromSsize_t(core.budget); }
+
 // begin(names of the lines, block sizes, tokens of a request in a step, tokens that are looked
 //       ahead, blocks that are copied in a step, tokens of all requests in a step, watermark)
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
@@ -229,6 +231,7 @@ PyMethod methods[] = {{"begin", &begin, kArgumentTuple, nullptr},
                       {"same", &method<same>, kOneArgument, nullptr},
                       {"forget", &method<forget>, kNoArguments, nullptr},
                       {"blocks", &method<blocks>, kOneArgument, nullptr},
+                      {"in_a_step", &method<in_a_step>, kNoArguments, nullptr},
                       {nullptr, nullptr, 0, nullptr}};
 
 PyObject* make() noexcept {

@@ -15,6 +15,11 @@ MAX_MODEL_LEN = 512
 PAGE = 2 * BLOCK * HEADS * DIM * 2  # K and V of one block, bfloat16
 
 
+def block_bytes():
+    """Of all layers."""
+    return PAGE * LAYERS
+
+
 def widen(heads, dim):
     """Gives the layers of the plain model more heads; before `worlds` is imported."""
     global HEADS, DIM, PAGE
