@@ -31,16 +31,19 @@ Lookup Registry::find_locked(driver::Address address) const noexcept {
   return {offset ? Found::interior : Found::base, buffer, offset};
 }
 
+bool Registry::is_outside(driver::Address address) const noexcept {
+  return empty() || address < low_.load(std::memory_order_relaxed) ||
+         address >= high_.load(std::memory_order_relaxed);
+}
+
 Lookup Registry::find(driver::Address address) const noexcept {
-  if (empty() || address < low_.load(std::memory_order_relaxed) ||
-      address >= high_.load(std::memory_order_relaxed))
-    return {};
+  if (is_outside(address)) return {};
   const std::shared_lock lock(mutex_);
   return find_locked(address);
 }
 
 Lookup Registry::take(driver::Address base) noexcept {
-  if (empty()) return {};
+  if (is_outside(base)) return {};
   const std::unique_lock lock(mutex_);
   Lookup lookup = find_locked(base);
   if (lookup.found == Found::base) {

@@ -37,7 +37,7 @@ class Registry {
 
   // False (and not added) when its addresses are taken, or without memory.
   bool add(std::shared_ptr<Buffer> buffer) noexcept;
-  // Two loads more where the address lies outside of all buffers.
+  // Three loads where the address lies outside of all buffers. So take(), too.
   Lookup find(driver::Address address) const noexcept;
 
   // Takes the buffer that starts at `base` out, for one caller only: a second free of the same
@@ -58,6 +58,7 @@ class Registry {
   Bytes requested() const noexcept;
 
  private:
+  bool is_outside(driver::Address address) const noexcept;
   Lookup find_locked(driver::Address address) const noexcept;
 
   mutable std::shared_mutex mutex_;

@@ -49,11 +49,9 @@ CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F 
   if (result == CUDA_ERROR_OUT_OF_MEMORY && known && process.make_room(device, Bytes(size))) {
     result = next();
   }
-  if (result == CUDA_SUCCESS) {
-    count(*out, size);
-    if (known) {
-      process.took_plain(device, Bytes(size));
-    }
+  if (result == CUDA_SUCCESS && known) {
+    accounts().took(*out, {Bytes(size), device});
+    process.took_plain(device, Bytes(size));
   }
   return result;
 }

@@ -245,10 +245,10 @@ class CommandTest(unittest.TestCase):
         self.assertIn("- offline: met.", done.stdout)
         record = self.bench.record("offline-02-elastic")
         self.assertEqual([phase[0] for phase in record["phases"]], [
-            "burst", "burst", "one", "one", "long", "idle", "burst after idle", "shared"])
+            "burst", "burst", "one", "one", "shared", "shared", "idle", "burst after idle", "long"])
         self.assertEqual([moment for moment, _, _ in record["stats"]], [
-            "begin", "end of burst", "end of one", "end of long", "end of idle",
-            "end of burst after idle", "end of shared"])
+            "begin", "end of burst", "end of one", "end of shared", "end of idle",
+            "end of burst after idle", "end of long"])
         self.assertEqual(self.engines(), [])
 
     def test_engines_of_several_modes_are_up_at_once(self):
