@@ -139,7 +139,7 @@ class Balloon:
         soon = now + later
         self.keep = max(soon, self.keep - (self.keep >> 6) - 1)
         have = self.to_be_had()
-        if have < soon and self.withheld:
+        if have < now and self.withheld:
             have += self._acquire(soon - have, 0)
         self.expect(max(0, min(soon - have, self.withheld)))
         self.sure = not self.withheld or queue.num_free_blocks >= surely
