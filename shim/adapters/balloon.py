@@ -17,7 +17,7 @@ PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
 PIN_RETRY = 0.05  # seconds between attempts to back everything
 # Of what nobody waits for, so much goes back at a time, and no sooner than PAUSE seconds after the
 # time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU;
-# and what is needed again comes as new pages, which the driver fills with zeros: copies wait for that.
+# and what is needed again comes as new pages, which hold up an engine's small copies.
 STRIPES_BUSY = 1
 EVICTIONS_BUSY = 4  # each is work of the engine's own; and before any growth, these blocks go first
 PAUSE = 1.0
