@@ -14,7 +14,10 @@
 namespace kvcached::ledger {
 namespace {
 
-constexpr std::int64_t kFirstSleep = 50'000;  // ns; a holder is normally done within 5 us
+// A holder is normally done within 5 us, and a sleep takes 100 at least.
+constexpr Duration kFirstSpin = std::chrono::microseconds(1);
+constexpr Duration kLongestSpin = std::chrono::microseconds(16);
+constexpr std::int64_t kFirstSleep = 50'000;  // ns
 constexpr std::int64_t kLongestSleep = 1'000'000;
 
 struct flock range(std::int64_t byte, short type) noexcept {
@@ -48,6 +51,7 @@ bool PoolFile::try_lock(std::int64_t byte, LockKind kind) const noexcept {
 
 bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept {
   const Duration patience = std::chrono::milliseconds(milliseconds);
+  Duration spin = kFirstSpin;
   timespec sleep{0, kFirstSleep};
   std::optional<Instant> begin;
   for (;;) {
@@ -58,8 +62,14 @@ bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) c
     const Instant now = steady_clock().now();
     if (now - begin.value_or(now) >= patience) return false;
     if (!begin) begin = now;
-    ::nanosleep(&sleep, nullptr);
-    if (sleep.tv_nsec < kLongestSleep) sleep.tv_nsec *= 2;
+    if (spin <= kLongestSpin) {
+      while (steady_clock().now() - now < spin) {
+      }
+      spin *= 2;
+    } else {
+      ::nanosleep(&sleep, nullptr);
+      if (sleep.tv_nsec < kLongestSleep) sleep.tv_nsec *= 2;
+    }
   }
 }
 
