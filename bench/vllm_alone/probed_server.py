@@ -94,7 +94,7 @@ class Probe:
             if self.shadow is None:
                 module = sys.modules["vllm.v1.core.block_pool"]
                 self.shadow = shadow_queue.ShadowQueue(
-                    module.FreeKVCacheBlockQueue, module.KVCacheBlock, len(queue.stripe_of))
+                    module.FreeKVCacheBlockQueue, module.KVCacheBlock, queue.size)
             (self.shadow.take if takes else self.shadow.free)(blocks)
             return found
         return wrapper

@@ -78,7 +78,6 @@ class Balloon:
         self.retry_pin_at = 0.0
         self.total = len(pool.blocks) - 1  # but for the null block
         stripes = self._stripes(len(pool.blocks))
-        self.stripe_end = [first + count for first, count in stripes]
         if pool.free_block_queue.num_free_blocks != self.total or not pool.null_block.is_null:
             raise Broken("a new block pool is not wholly free")
         self.queue = striped_queue.StripedQueue(
@@ -219,16 +218,9 @@ class Balloon:
     def _add(self, ranges):
         added = 0
         for first, count in ranges:
-            end = first + count
-            if count <= 0 or end > len(self.pool.blocks):
-                raise Broken("acquire gave blocks %d to %d" % (first, end - 1))
+            self.queue.add(first, count)
+            self.withheld -= count
             added += count
-            while first < end:
-                stripe = self.queue.stripe_of[first]
-                stop = min(end, self.stripe_end[stripe])
-                self.queue.add(first, stop - first)
-                self.withheld -= stop - first
-                first = stop
         return added
 
     # ---- Shrinking ---------------------------------------------------------------------------
@@ -279,7 +271,7 @@ class Balloon:
             self.keep = self.calm = 0  # nothing is kept for later
             self._give_way(pressure - surplus)
         if idle and (pressure or not self.woken):
-            self._hand_back(keep_cached, len(self.stripe_end), self.total)
+            self._hand_back(keep_cached, self.queue.stripes, self.total)
         elif pressure:
             self._hand_back(keep_cached, STRIPES_UNDER_PRESSURE, EVICTIONS_UNDER_PRESSURE)
         elif now >= self.hand_back_at:

@@ -137,17 +137,24 @@ bool FreeBlocks::add(Range range) {
   if (range.count == 0 || range.first >= blocks() || range.count > blocks() - range.first) {
     return false;
   }
-  Part& part = stripes_[stripe_of(range.first)];
   const Block end = range.first + range.count;
-  if (end > part.first + part.size) return false;
   for (Block block = range.first; block < end; ++block) {
     if (nodes_[block].state != State::absent) return false;
   }
-  part.ranges.push_back(range);
-  part.held += range.count;
-  for (Block block = end; block-- > range.first;) {  // the first is taken first
-    nodes_[block].state = State::live;
-    give(block, false, End::back);
+  const Stripe last = stripe_of(end - 1);
+  for (Stripe stripe = stripe_of(range.first); stripe <= last; ++stripe) {
+    stripes_[stripe].ranges.reserve(stripes_[stripe].ranges.size() + 1);
+  }
+  for (Block first = range.first; first < end;) {
+    Part& part = stripes_[stripe_of(first)];
+    const Block count = std::min(end, part.first + part.size) - first;
+    part.ranges.push_back({first, count});
+    part.held += count;
+    for (Block block = first + count; block-- > first;) {  // the first is taken first
+      nodes_[block].state = State::live;
+      give(block, false, End::back);
+    }
+    first += count;
   }
   return true;
 }

@@ -50,7 +50,8 @@ class FreeBlocks {
   // Loose ones, then cached ones in their order.
   std::vector<Block> all() const;
 
-  // These blocks, all of one stripe, have memory now and are free. False when some had it already.
+  // These blocks have memory now and are free. False when there are none of them, or some had it
+  // already.
   bool add(Range range);
   // Held stripes with neither live nor cached blocks. Later ones are larger and come first: the
   // small ones serve whoever comes next.

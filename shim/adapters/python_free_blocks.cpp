@@ -43,13 +43,16 @@ struct Core {
 
 // An instance's memory behind its head.
 struct Words {
-  Core* core;  // its own, made by begin()
+  Core* core;             // its own, made by begin()
+  ssize_t size, stripes;  // of all blocks; they stay
   ssize_t free, loose, aside, condemned, refused;
 };
 
 void publish(PyObject* self) noexcept {
   Words& w = body<Words>(self);
   const FreeBlocks& blocks = w.core->blocks;
+  w.size = static_cast<ssize_t>(blocks.blocks());
+  w.stripes = static_cast<ssize_t>(blocks.stripes());
   w.free = static_cast<ssize_t>(blocks.free());
   w.loose = static_cast<ssize_t>(blocks.loose());
   w.aside = static_cast<ssize_t>(blocks.aside());
@@ -223,7 +226,7 @@ PyObject* with_stripe(const Core& core, PyObject* argument, Use use) {
 PyObject* add(Core& core, PyObject*, PyObject* arguments) {
   FreeBlocks::Range range{};
   if (python.PyArg_ParseTuple(arguments, "II", &range.first, &range.count) == 0) return nullptr;
-  return core.blocks.add(range) ? also(none) : wrong("some of these blocks were added before");
+  return core.blocks.add(range) ? also(none) : wrong("no such blocks, or some were added before");
 }
 
 PyObject* empty(Core& core, PyObject*, PyObject*) { return numbers_of(core.blocks.empty()); }
@@ -263,6 +266,12 @@ PyObject* pardon(Core& core, PyObject*, PyObject*) {
     core.blocks.give(block, cached, End::back);
   }
   return also(none);
+}
+
+PyObject* stripe_of(Core& core, PyObject*, PyObject* argument) {
+  Block block = 0;
+  if (!number_of(argument, core.blocks.blocks(), block)) return nullptr;
+  return python.PyLong_FromSsize_t(core.blocks.stripe_of(block));
 }
 
 PyObject* is_condemned(Core& core, PyObject*, PyObject* argument) {
@@ -365,6 +374,7 @@ PyMethod methods[] = {{"popleft", &method<popleft>, kNoArguments, nullptr},
                       {"withdraw", &method<withdraw>, kOneArgument, nullptr},
                       {"condemn", &method<condemn>, kArgumentTuple, nullptr},
                       {"pardon", &method<pardon>, kNoArguments, nullptr},
+                      {"stripe_of", &method<stripe_of>, kOneArgument, nullptr},
                       {"is_condemned", &method<is_condemned>, kOneArgument, nullptr},
                       {"held", &method<held>, kOneArgument, nullptr},
                       {"ranges", &method<ranges>, kOneArgument, nullptr},
@@ -382,7 +392,9 @@ PyObject* make() noexcept {
   const auto member = [](const char* name, std::size_t offset) {
     return PyMember{name, kSsize, head + static_cast<ssize_t>(offset), kReadOnly, nullptr};
   };
-  static PyMember members[] = {member("num_free_blocks", offsetof(Words, free)),
+  static PyMember members[] = {member("size", offsetof(Words, size)),
+                               member("stripes", offsetof(Words, stripes)),
+                               member("num_free_blocks", offsetof(Words, free)),
                                member("fresh", offsetof(Words, loose)),
                                member("aside", offsetof(Words, aside)),
                                member("condemned", offsetof(Words, condemned)),

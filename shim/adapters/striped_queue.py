@@ -16,6 +16,7 @@ class StripedQueue(FreeBlocks):
     `before_evicting(count)` is called when `count` blocks are taken and some of them are not there,
     or would be cached ones of which no more than `ask_below` are left: it may add stripes.
 
+    size, stripes     how many blocks and stripes there are
     num_free_blocks   those to be had
     fresh             of these, whose contents nobody knows
     aside             free ones of condemned stripes
@@ -28,8 +29,5 @@ class StripedQueue(FreeBlocks):
         # The attribute behind vLLM's property, where there is one.
         known_by = "_block_hash" if hasattr(blocks[0], "_block_hash") else "block_hash"
         self.begin(blocks, [count for _, count in stripes], known_by, ask_below)
-        self.stripe_of = []
-        for index, (_, count) in enumerate(stripes):
-            self.stripe_of.extend([index] * count)
         for block in blocks:  # the links are not used
             block.prev_free_block = block.next_free_block = None

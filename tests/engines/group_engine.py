@@ -222,7 +222,7 @@ class Engine(worlds.Engine):
 
     def held(self):
         queue = self.balloon.queue if self.balloon else None
-        return [r for stripe in range(queue.stripe_of[-1] + 1) for r in queue.ranges(stripe)] if (
+        return [r for stripe in range(queue.stripes) for r in queue.ranges(stripe)] if (
             queue) else []
 
 

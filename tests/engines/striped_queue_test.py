@@ -50,7 +50,7 @@ class Order(unittest.TestCase):
             queue.add(10 * stripe, 10)
         taken = queue.popleft_n(30)
         queue.prepend_n(taken[0:7] + taken[10:13] + taken[20:25])
-        order = [queue.stripe_of[n] for n in numbers(queue.popleft_n(15))]
+        order = [queue.stripe_of(n) for n in numbers(queue.popleft_n(15))]
         self.assertEqual(order, [1] * 3 + [2] * 5 + [0] * 7)
 
     def test_unknown_blocks_go_before_known_ones_and_those_by_age(self):

@@ -217,7 +217,7 @@ class Engine:
 
     @staticmethod
     def stripes(queue):
-        return range(queue.stripe_of[-1] + 1)
+        return range(queue.stripes)
 
     @classmethod
     def aside(cls, queue):
@@ -232,11 +232,11 @@ class Engine:
         for stripe in cls.stripes(queue):
             own = {b for first, count in queue.ranges(stripe) for b in range(first, first + count)}
             assert len(own) == queue.held(stripe) and not own & held
-            assert {queue.stripe_of[number] for number in own} <= {stripe}
+            assert {queue.stripe_of(number) for number in own} <= {stripe}
             held |= own
             stack = queue.stack(stripe)
             free = {block.block_id for block in stack}
-            cached = {block.block_id for block in queue.cached_in(stripe, len(queue.stripe_of))}
+            cached = {block.block_id for block in queue.cached_in(stripe, queue.size)}
             assert len(free) == len(stack) and not free & (cached | used) and not cached & used
             assert own == free | cached | (own & used)
             if queue.is_condemned(stripe):

@@ -95,11 +95,25 @@ TEST(FreeBlocks, WhoseMemoryComesWhileTheirStripeIsCondemnedAreAside) {
   EXPECT_EQ(blocks.aside(), 3u);
 }
 
-TEST(FreeBlocks, AreNotAddedTwiceNorAcrossStripes) {
+TEST(FreeBlocks, OfSeveralStripesAreAddedAtOnceAndWithdrawnOneByOne) {
+  FreeBlocks blocks = four_stripes_of_four();
+  ASSERT_TRUE(blocks.add({2, 8}));
+  EXPECT_EQ(blocks.free(), 8u);
+  EXPECT_EQ(blocks.held(0), 2u);
+  EXPECT_EQ(blocks.held(1), 4u);
+  EXPECT_THAT(blocks.ranges(2), ElementsAre(FreeBlocks::Range{8, 2}));
+  EXPECT_THAT(take(blocks, 2), ElementsAre(2, 3));
+  std::vector<FreeBlocks::Range> gone;
+  EXPECT_FALSE(blocks.withdraw(0, gone));
+  EXPECT_TRUE(blocks.withdraw(1, gone));
+  EXPECT_THAT(gone, ElementsAre(FreeBlocks::Range{4, 4}));
+}
+
+TEST(FreeBlocks, AreAddedOnceAndAllOrNone) {
   FreeBlocks blocks = four_stripes_of_four();
   ASSERT_TRUE(blocks.add({1, 2}));
   for (const FreeBlocks::Range& range : std::initializer_list<FreeBlocks::Range>{
-           {2, 1}, {0, 2}, {3, 2}, {16, 1}, {15, 4294967295U}, {4, 0}}) {
+           {2, 1}, {0, 2}, {2, 9}, {16, 1}, {15, 4294967295U}, {4, 0}}) {
     EXPECT_FALSE(blocks.add(range)) << range.first << " " << range.count;
   }
   EXPECT_EQ(blocks.free(), 2u);
