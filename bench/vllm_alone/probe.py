@@ -28,6 +28,7 @@ def read(path, begun):
         "share_of_time_probe": entries * empty_ns / 1e9 / wall,
         "share_of_time_stock_queue": sum(step[6] for step in inside) / 1e9 / wall,
         "stock_queue_us": spread([step[6] / 1e3 for step in inside]),
+        "beyond_us": spread([(step[1] - step[6]) / 1e3 for step in inside]),
         "steps": len(inside), "steps_per_s": len(inside) / wall,
         "us": spread([step[1] / 1e3 for step in inside]),
         "library_us": spread([step[2] / 1e3 for step in inside]),

@@ -24,7 +24,7 @@ ENTRIES = {
     ("striped_queue", "StripedQueue"): ("popleft", "popleft_n", "remove", "append", "append_n",
                                         "prepend_n"),
 }
-CALLS = ("acquire", "release", "expect", "in_use", "evicted", "pressure")
+CALLS = ("acquire", "release", "expect", "in_use", "evicted")
 # What stock's queue of free blocks is asked for beside ours. What puts a single block back into use
 # is taken as one more that is handed out.
 TAKING, FREEING = ("popleft", "popleft_n", "remove"), ("append", "append_n", "prepend_n")

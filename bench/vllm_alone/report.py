@@ -140,7 +140,8 @@ def probed(records):
         lines.append(table(["a step, us", ""] + list(columns), [
             [what, ""] + [number(found[key][column], 1) for column in columns]
             for what, key in (("our code", "us"), ("of it in the library", "library_us"),
-                              ("stock's queue, called as ours", "stock_queue_us"))]))
+                              ("stock's queue, called as ours", "stock_queue_us"),
+                              ("our code beyond that", "beyond_us")) if key in found]))
         lines.append(
             "In these figures are %.0f entries a step into our code with %.2f us each that the probe "
             "itself takes, %.2f %% of the time. Stock's own queue of free blocks, called alike on the "

@@ -140,7 +140,9 @@ class Balloon:
         have = self.to_be_had()
         if have < now and self.withheld:
             have += self._acquire(soon - have, 0)
-        self.expect(max(0, min(soon - have, self.withheld)))
+        lacking = max(0, min(soon - have, self.withheld))
+        if lacking != self.expected:
+            self.expect(lacking)
         self.sure = not self.withheld or queue.num_free_blocks >= surely
         self.calm = steps if have >= soon else 0
 

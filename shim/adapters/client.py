@@ -7,6 +7,8 @@ Nothing here raises because the library refuses: calls answer the library's resu
 """
 
 import ctypes
+import functools
+import operator
 from ctypes import (POINTER, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_uint,
                     c_uint32, c_uint64, c_void_p, sizeof)
 
@@ -23,6 +25,7 @@ WHOLE_STRIPES = 1
 UNTIL_REFUSED = 2
 
 _RANGES = 64  # ranges that one acquire can answer
+_value = operator.attrgetter("value")
 
 
 class _Segment(Structure):
@@ -141,11 +144,12 @@ class Cache:
         self._library = library
         self._handle = handle
         self._ranges = (_Range * _RANGES)()
-        # Read at every step, where a call would cost more than all the rest.
-        self._pressure = library._cache_pressure_word(handle).contents
+        # Blocks that should be released soon, because others are entitled to their memory. Asked
+        # after every step, where a function of this language would cost more than the rest.
+        self.pressure = functools.partial(_value, library._cache_pressure_word(handle).contents)
 
     def destroy(self):
-        self._pressure = c_uint64(0)  # what it was is the library's
+        self.pressure = int  # the word is the library's
         return self._library._cache_destroy(self._handle)
 
     def stripes(self):
@@ -186,10 +190,6 @@ class Cache:
 
     def evicted(self, blocks):
         return self._library._cache_evicted(self._handle, blocks)
-
-    def pressure(self):
-        """Blocks that should be released soon, because others are entitled to their memory."""
-        return self._pressure.value
 
     def wait_pressure(self, wait_ms):
         """Until there is pressure: OK. By a thread of its own."""

@@ -45,12 +45,11 @@ class ProbeTest(unittest.TestCase):
         # From the end of the first to the end of the last.
         self.assertEqual(found["steps"], steps - 1)
         self.assertEqual(found["by"]["after_step"]["calls"], steps)
-        self.assertTrue(steps <= found["by"]["library: pressure"]["calls"] <= 2 * steps)
         self.assertGreater(found["by"]["popleft_n"]["calls"], 0)
         self.assertGreater(found["by"]["library: release"]["calls"], 0)
         self.assertLess(found["us"]["p50"], found["us"]["max"])
         self.assertLess(found["library_us"]["mean"], found["us"]["mean"])
-        self.assertGreaterEqual(found["library_calls_per_step"], 1)
+        self.assertGreater(found["library_calls_per_step"], 0)
         self.assertTrue(0 < found["share_of_time"] < 1)
         self.assertTrue(0 < found["share_of_time_stock_queue"] < 1)
         self.assertTrue(0 < found["share_of_time_probe"] < found["share_of_time"])
@@ -89,6 +88,7 @@ class ProbeTest(unittest.TestCase):
         self.assertEqual((found["entries_per_step"], found["empty_us"]), (4, 0.5))
         self.assertAlmostEqual(found["share_of_time_probe"], 2e-6)
         self.assertEqual(found["stock_queue_us"]["mean"], 2)
+        self.assertEqual((found["beyond_us"]["p50"], found["beyond_us"]["max"]), (19, 37))
         self.assertAlmostEqual(found["share_of_time_stock_queue"], 2e-6)
 
 
