@@ -84,11 +84,12 @@ void run_mode(const char* name, cudaStreamCaptureMode mode) {
   MUST(cudaFree(x.c));
 }
 
-// Memory that a thread in relaxed mode takes while another stream captures.
+// Memory that a thread in relaxed mode takes while another stream captures. That stream does not wait
+// for the default one, on which nothing may be done while one that does captures.
 void allocate_while_capturing() {
   Buffers x = make();
   cudaStream_t stream;
-  MUST(cudaStreamCreate(&stream));
+  MUST(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   MUST(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
   unsigned* late = nullptr;
   std::thread([&] {
@@ -103,6 +104,7 @@ void allocate_while_capturing() {
   MUST(cudaStreamEndCapture(stream, &graph));
   cudaGraphExec_t run;
   MUST(cudaGraphInstantiate(&run, graph, 0));
+  MUST(cudaDeviceSynchronize());
   MUST(cudaGraphLaunch(run, stream));
   show_digest("late", x.a, kCount * 4);
   MUST(cudaGraphExecDestroy(run));
