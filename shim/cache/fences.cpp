@@ -1,5 +1,7 @@
 #include "shim/cache/fences.hpp"
 
+#include <algorithm>
+
 namespace kvcached::cache {
 
 Fences::Fences(driver::Driver& driver, driver::ContextId context) noexcept
@@ -16,6 +18,7 @@ Result Fences::take(Ticket& out) noexcept {
   if (status == driver::Status::ok) {
     out = ++last_;
     open_[count_++] = {fence, out};
+    pause_ = kShortest;
     return Result::ok;
   }
   if (status == driver::Status::not_now || status == driver::Status::lost) return result_of(status);
@@ -32,7 +35,10 @@ Result Fences::take(Ticket& out) noexcept {
 Result Fences::poll() noexcept {
   while (count_ != 0) {
     const driver::Status status = driver_.fence_passed(context_, open_[0].fence);
-    if (status == driver::Status::not_now) return Result::ok;
+    if (status == driver::Status::not_now) {
+      pause_ = std::min(2 * pause_, kLongest);
+      return Result::ok;
+    }
     if (status == driver::Status::lost) return Result::lost;
     if (status != driver::Status::ok) {
       // A fence that cannot be asked would hold its stripes for ever.

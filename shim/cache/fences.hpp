@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "policy/clock.hpp"
 #include "shim/cache/result.hpp"
 #include "shim/driver/driver.hpp"
 
@@ -28,6 +29,9 @@ class Fences {
   Result poll() noexcept;
   bool passed(Ticket ticket) const noexcept { return ticket <= passed_; }
   bool open() const noexcept { return count_ != 0; }
+  // After which the open ones are worth asking about again: short at first, as the GPU may have
+  // nothing to do.
+  Duration pause() const noexcept { return pause_; }
 
  private:
   struct Open {
@@ -35,6 +39,8 @@ class Fences {
     Ticket ticket = 0;
   };
   static constexpr std::size_t kMostOpen = 8;
+  static constexpr Duration kShortest = std::chrono::microseconds(50);
+  static constexpr Duration kLongest = std::chrono::milliseconds(1);
 
   void pass(std::size_t count) noexcept;
 
@@ -44,6 +50,7 @@ class Fences {
   std::size_t count_ = 0;
   Ticket last_ = 0;
   Ticket passed_ = 0;
+  Duration pause_ = kShortest;
 };
 
 }  // namespace kvcached::cache

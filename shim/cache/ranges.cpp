@@ -254,7 +254,7 @@ Result Ranges::take_fence() noexcept {
 
 Work Ranges::idle(Instant now) noexcept {
   if (lost_) return {};
-  if (leaving_ != 0) return {false, now + kSoon};
+  if (leaving_ != 0) return {false, now + (fences_.open() ? fences_.pause() : kSoon)};
   if (buffer_->stranded() != 0) return {false, sweep_at_};
   return {};
 }

@@ -12,7 +12,7 @@ namespace {
 
 using std::chrono::milliseconds;
 
-constexpr Duration kSoon = milliseconds(1);       // to ask a fence again, or to try to take one
+constexpr Duration kSoon = milliseconds(1);       // to try again to take a fence
 constexpr Duration kDecay = milliseconds(100);    // to look at warm stripes again
 constexpr Duration kPoolRetry = milliseconds(5);  // after the pool refused
 constexpr Duration kDriverRetry = milliseconds(50);
@@ -343,7 +343,11 @@ Work Cache::idle(Instant now) noexcept {
   const std::lock_guard lock(mutex_);
   Instant next = Instant::max();
   if (!finished_ && !lost_) {
-    if (index_.draining() != 0 || fences_.open()) next = now + kSoon;
+    if (fences_.open()) {
+      next = now + fences_.pause();
+    } else if (index_.draining() != 0) {
+      next = now + kSoon;
+    }
     if (!closed_ && need(now) > free_ready_ && index_.scratch() != 0) {
       const Instant at = asked(now) > free_ready_ ? grow_at_ : std::max(grow_at_, ahead_at_);
       next = std::min(next, std::max(at, now + kSoon));

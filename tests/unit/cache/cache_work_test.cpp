@@ -1,7 +1,9 @@
 // A cache as its agent sees it: growing ahead, keeping warm, letting go, ending.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <vector>
 
 #include "shim/cache/cache.hpp"
 #include "tests/unit/cache/cache_rig.hpp"
@@ -280,6 +282,27 @@ TEST_F(CacheWork, ACaptureOnlyDelaysLettingGo) {
   rig().settle();
   EXPECT_EQ(cache().stats().held, Pages());
   EXPECT_EQ(rig().driver.violations(), 0U);
+}
+
+TEST_F(CacheWork, AFenceIsAskedAgainAtOnceAtFirstAndThenLessOften) {
+  rig().grow(96);
+  rig().driver.launch(rig().address(rig().shape().segments[0], 0));
+  ASSERT_EQ(rig().release({{0, 96}}), Result::ok);
+  cache().trim();
+  rig().work();
+  std::vector<Duration> pauses;
+  for (int i = 0; i < 8; ++i) {
+    const Work idle = cache().work();
+    ASSERT_FALSE(idle.worked);
+    pauses.push_back(idle.next - rig().clock.now());
+    rig().clock.advance(pauses.back());
+  }
+  EXPECT_LE(pauses.front(), std::chrono::microseconds(250));
+  EXPECT_TRUE(std::is_sorted(pauses.begin(), pauses.end()));
+  EXPECT_EQ(pauses.back(), milliseconds(1));
+  rig().driver.finish();
+  rig().work();
+  EXPECT_EQ(cache().stats().held, Pages());
 }
 
 TEST_F(CacheWork, WithoutFencesItSynchronizes) {
