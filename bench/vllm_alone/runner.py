@@ -16,7 +16,7 @@ GROUPS = (("serve", "profile", "offline"), ("start",), ("invariant",))
 MODES = tuple(mode for group in GROUPS for mode in group)
 # Seconds where no earlier round tells: until the engines of a group are up, and of a round.
 FIRST_STARTS = 150.0
-FIRST_ROUND = {"serve": 70.0, "offline": 40.0, "profile": 20.0, "start": 60.0, "invariant": 40.0}
+FIRST_ROUND = {"serve": 80.0, "offline": 50.0, "profile": 20.0, "start": 60.0, "invariant": 40.0}
 WARMING = 10.0            # for warming up a mode's engines, and their capacity
 ENDING = 15.0             # for the engines' end
 POLL = 0.02

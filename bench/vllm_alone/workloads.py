@@ -74,7 +74,7 @@ PLANS = {
     ),
     # An idle engine is back at its least within 10 s.
     "offline": (
-        Burst("burst", SHORT, 192, pieces=3),
+        Burst("burst", SHORT, 192, pieces=6),
         Burst("one", ONE, 1, pieces=4),
         Burst("shared", SHARED, 192, pieces=2),
         AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(

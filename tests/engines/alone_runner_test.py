@@ -118,12 +118,12 @@ class PlanTest(unittest.TestCase):
                                      "3 stock elastic", "offline ends"])
 
     def test_nothing_is_begun_that_might_not_end_in_time(self):
-        # Nothing is known: 150 s until all engines are ready, 10 until they are warm, 40 for a round,
+        # Nothing is known: 150 s until all engines are ready, 10 until they are warm, 50 for a round,
         # 15 for their end.
-        self.assertEqual(self.call(deadline=214, rounds=5), runner.UNFINISHED)
+        self.assertEqual(self.call(deadline=224, rounds=5), runner.UNFINISHED)
         self.assertEqual(self.done, [])
         # They took 40, and each round 50.
-        self.assertEqual(self.call(deadline=215, rounds=5), runner.UNFINISHED)
+        self.assertEqual(self.call(deadline=225, rounds=5), runner.UNFINISHED)
         self.assertEqual(self.done, ["offline starts", "1 stock elastic", "2 elastic stock",
                                      "3 stock elastic", "offline ends"])
         self.assertEqual(self.call(deadline=154, rounds=5), runner.UNFINISHED)
@@ -134,7 +134,7 @@ class PlanTest(unittest.TestCase):
 
     def test_a_round_that_the_deadline_cuts_short_is_no_failure(self):
         self.failing = {"2 elastic stock"}
-        self.assertEqual(self.call(deadline=215, start_s=110, round_s=50), runner.UNFINISHED)
+        self.assertEqual(self.call(deadline=225, start_s=120, round_s=50), runner.UNFINISHED)
         self.assertEqual(self.done, ["offline starts", "1 stock elastic", "offline ends"])
         self.assertEqual(self.call(deadline=195, start_s=120, round_s=61), runner.UNFINISHED)
         self.assertEqual(self.done, ["offline starts", "2 elastic stock", "offline ends"])
