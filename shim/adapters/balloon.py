@@ -19,7 +19,7 @@ PIN_RETRY = 0.05  # seconds between attempts to back everything
 # time before: little enough for no request to notice. The agent's unmapping is felt by a busy GPU;
 # and what is needed again comes as new pages, which hold up an engine's small copies.
 STRIPES_BUSY = 1
-EVICTIONS_BUSY = 4  # each is work of the engine's own; and before any growth, these blocks go first
+EVICTIONS_BUSY = 16  # each is work of the engine's own; and before any growth, these blocks go first
 PAUSE = 1.0
 # An idle engine goes on at that pace for PATIENCE_IDLE, as loads come and go, and is back at its least
 # some seconds later; a request that comes meanwhile waits for some milliseconds at most. (One that
