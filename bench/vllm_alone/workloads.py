@@ -44,7 +44,7 @@ class Rest:
 
 @dataclasses.dataclass(frozen=True)
 class AfterRest:
-    """`step` after a rest of each engine, while which the other one is asked `meanwhile`."""
+    """`step` after a rest of each engine, during which the other one is asked `meanwhile`."""
     rest: Rest
     step: Burst
     meanwhile: tuple

@@ -135,16 +135,15 @@ class Balloon:
             self._try_pin(0)
             self.sure = not self.withheld
             return
-        soon = now + later
-        self.keep = max(soon, self.keep - (self.keep >> 6) - 1)
+        self.keep = max(now, self.keep - (self.keep >> 6) - 1)
         have = self.to_be_had()
         if have < now and self.withheld:
-            have += self._acquire(soon - have, 0)
-        lacking = max(0, min(soon - have, self.withheld))
+            have += self._acquire(now - have, 0)
+        lacking = max(0, min(now + later - have, self.withheld))
         if lacking != self.expected:
             self.expect(lacking)
         self.sure = not self.withheld or queue.num_free_blocks >= surely
-        self.calm = steps if have >= soon else 0
+        self.calm = steps if have >= now + later else 0
 
     def to_be_had(self):
         """Blocks without growing: beyond its limit the prefix cache gives up some before any are
@@ -157,6 +156,8 @@ class Balloon:
             self.expected = blocks
             if self.cache is not None:
                 self.cache.expect(blocks)
+                if self.expected != blocks:  # by another thread, which may have told it before
+                    self.cache.expect(self.expected)
 
     def arriving(self, tokens):
         """A request is on its way to the scheduler: what it will need is prepared meanwhile, as far as
@@ -245,7 +246,7 @@ class Balloon:
         pressure = self.cache.pressure()
         now = time.monotonic()
         if idle:
-            self.calm = self.keep = 0
+            self.calm = self.keep = self.arrived = 0
             self.expect(0)
             if not self.idle:
                 self.patient_until = now + PATIENCE_IDLE
@@ -288,7 +289,8 @@ class Balloon:
 
     def crowded(self):
         """Whether there is something to hand back. By any thread."""
-        return bool(self.queue.empty()) or self.queue.cached_only_blocks() > self.keep_cached
+        return bool(self.expected or self.queue.empty() or
+                    self.queue.cached_only_blocks() > self.keep_cached)
 
     def _give_way(self, pressure):
         """Others are entitled to so many of the blocks in use: the emptiest stripes drain, so that
@@ -344,6 +346,7 @@ class Balloon:
         refuses, what is withheld stays so, and every later need tries again."""
         self.pinning = True
         self.calm = 0
+        self.sure = False
         self.why = why
         self.report("pinned, waiting for memory: " + why)
         self._try_pin(0)

@@ -85,6 +85,7 @@ struct Python {
   USE(PyObject*, PyType_FromSpec, (PySpec*))                           \
   USE(PyObject*, PyType_GenericNew, (PyObject*, PyObject*, PyObject*)) \
   USE(PyObject*, PyErr_Occurred, ())                                   \
+  USE(int, PyErr_ExceptionMatches, (PyObject*))                        \
   USE(PyObject*, PyErr_NoMemory, ())                                   \
   USE(void, PyErr_SetString, (PyObject*, const char*))                 \
   USE(void, PyErr_Clear, ())

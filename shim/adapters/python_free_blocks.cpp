@@ -351,6 +351,8 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
         }))
       return nullptr;
     if (core->objects.size() != core->blocks.blocks()) return wrong("stripes of other blocks");
+    // What was iterated over may have called this.
+    if (body<Words>(self).core != nullptr) return wrong("begin() was called before");
     body<Words>(self).core = core.release();
     publish(self);
     return also(none);

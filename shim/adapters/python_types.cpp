@@ -7,6 +7,7 @@ namespace kvcached::adapters {
 Python python;
 PyObject* none = nullptr;
 PyObject* value_error = nullptr;
+PyObject* attribute_error = nullptr;
 ssize_t head = 0;
 
 bool ready() noexcept {
@@ -14,8 +15,9 @@ bool ready() noexcept {
   if (!python.resolve()) return false;
   PyObject* const builtins = python.PyEval_GetBuiltins();
   value_error = python.PyDict_GetItemString(builtins, "ValueError");
+  attribute_error = python.PyDict_GetItemString(builtins, "AttributeError");
   PyObject* const object = python.PyDict_GetItemString(builtins, "object");
-  if (value_error == nullptr || object == nullptr) return false;
+  if (value_error == nullptr || attribute_error == nullptr || object == nullptr) return false;
   const Owned size(python.PyObject_GetAttrString(object, "__basicsize__"));
   if (!size) return false;
   // An interpreter without the lock has a larger head than others.

@@ -1,6 +1,6 @@
 // What the types that the library gives to Python have in common.
 //
-// Every call wants the interpreter's lock. As in CPython, what answers null has set an error.
+// Every call wants the interpreter's lock.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +15,7 @@ namespace kvcached::adapters {
 extern Python python;
 extern PyObject* none;
 extern PyObject* value_error;
+extern PyObject* attribute_error;
 extern ssize_t head;  // bytes that Python itself keeps at the begin of an instance
 
 // False when there is no CPython, or one that lacks something. To be asked before all else.
@@ -47,7 +48,7 @@ inline PyObject* also(PyObject* object) noexcept {
   return object;
 }
 
-// A ValueError.
+// Sets a ValueError and answers null.
 inline PyObject* wrong(const char* text) noexcept {
   python.PyErr_SetString(value_error, text);
   return nullptr;

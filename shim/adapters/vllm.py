@@ -429,7 +429,11 @@ def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
             balloon = balloon_of(self)
-            if balloon is not None and balloon.calm and balloon.needs.same(self):
+            try:
+                calm = balloon is not None and balloon.calm and balloon.needs.same(self)
+            except Exception:
+                calm = False  # what is wrong is found out below
+            if calm:
                 balloon.calm -= 1
             elif balloon is not None:
                 manager = self.kv_cache_manager

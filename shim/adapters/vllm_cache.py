@@ -287,7 +287,7 @@ class Needs(Demand):
                    [spec.block_size for spec in specs],
                    1 + getattr(scheduler, "num_spec_tokens", 0), scheduler.num_lookahead_tokens,
                    copied, scheduler.max_num_scheduled_tokens,
-                   getattr(manager, "watermark_blocks", 0))
+                   int(getattr(manager, "watermark_blocks", 0)))
 
 
 def prefix_cache_blocks(blocks, size):

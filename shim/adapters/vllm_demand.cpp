@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "shim/adapters/python_types.hpp"
@@ -36,7 +37,7 @@ struct Core {
 
   ssize_t blocks(ssize_t tokens) const noexcept {
     ssize_t blocks = 0;
-    for (const ssize_t size : sizes) blocks += (tokens + size - 1) / size;
+    for (const ssize_t size : sizes) blocks += tokens > 0 ? (tokens - 1) / size + 1 : 0;
     return blocks;
   }
 };
@@ -106,7 +107,8 @@ bool look_at_line(Core& core, PyObject* line, Waiting& waiting) {
   Owned type(python.PyObject_Type(line));
   Owned heap;
   if (type.get() != core.heapless.get()) heap.reset(python.PyObject_GetAttr(line, heap_name));
-  if (!heap) {
+  if (!heap && type.get() != core.heapless.get()) {
+    if (python.PyErr_ExceptionMatches(attribute_error) == 0) return false;
     python.PyErr_Clear();
     core.heapless.reset(type.release());
   }
@@ -154,6 +156,7 @@ PyObject* look(Core& core, PyObject* scheduler) {
   // Others may need more than these; and whoever did not get in although there seemed to be room
   // needs more than is known here.
   const auto looked_at = static_cast<ssize_t>(waiting.first.size());
+  if (looked_at == 0) return wrong("a line that is not empty, and nobody in it");
   const bool known =
       waiting.count == looked_at &&
       std::find_first_of(waiting.first.begin(), waiting.first.end(), core.first.begin(),
@@ -207,7 +210,8 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
     const bool known =
         for_each(lines,
                  [&](PyObject* name) {
-                   core->lines.emplace_back(also(name));
+                   Owned held(also(name));
+                   core->lines.push_back(std::move(held));
                    return true;
                  }) &&
         for_each(sizes, [&](PyObject* size) {
@@ -219,6 +223,8 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
     core->a_horizon = core->blocks(kHorizon * tokens);
     core->budget = core->blocks(budget);
     core->watermark = watermark;
+    // What was iterated over may have called this.
+    if (body<Body>(self).core != nullptr) return wrong("begin() was called before");
     body<Body>(self).core = core.release();
     return also(none);
   } catch (const std::bad_alloc&) {

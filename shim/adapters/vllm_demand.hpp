@@ -7,7 +7,7 @@
 
 namespace kvcached::adapters {
 
-// A new reference to the type, made once a process; null, with an error set, on failure.
+// A new reference to the type, made once a process; null, perhaps with an error set, on failure.
 PyObject* vllm_demand_type() noexcept;
 
 }  // namespace kvcached::adapters

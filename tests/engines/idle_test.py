@@ -89,6 +89,29 @@ class Idle(unittest.TestCase):
         self.assertGreater(time.monotonic() - begun, 1.3)
         self.assertLessEqual(held[0] - held[1], 4, "in a hurry")
 
+    def test_nothing_stays_prepared_for_a_request_that_never_came(self):
+        engine = worlds.Engine(worlds.Library(), queued=True)
+        self.addCleanup(engine.cache.destroy)
+        engine.add("r", range(10), 2)
+        engine.run()
+        engine.balloon.arriving(16 * 10)
+        self.assertGreater(engine.cache.expected, 0)
+        self.assertTrue(engine.sleep(10), "the engine is woken")
+        self.assertEqual((engine.cache.expected, engine.balloon.arrived), (0, 0))
+
+    def test_what_two_threads_expect_at_once_is_told_in_the_end(self):
+        engine = worlds.Engine(worlds.Library())
+        balloon, cache = engine.balloon, engine.cache
+        tell = cache.expect
+
+        def interrupted(blocks):
+            cache.expect = tell
+            balloon.expect(0)  # the engine's thread, in between
+            tell(blocks)
+        cache.expect = interrupted
+        balloon.expect(100)
+        self.assertEqual((balloon.expected, cache.expected), (0, 0))
+
     def test_sparse_requests_do_not_keep_the_memory_of_a_burst(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "0"
         now = [0.0]

@@ -120,6 +120,34 @@ class Ahead(unittest.TestCase):
         needs.forget()
         self.assertIsNone(settled())
 
+    def test_a_line_that_contradicts_itself_is_an_error(self):
+        class Line(list):
+            def __iter__(self):
+                return iter(())
+
+        class Interrupted(list):
+            @property
+            def _heap(self):
+                raise KeyboardInterrupt
+
+        scheduler, needs = self.needs(dict(block_size=16), waiting=Line([1]))
+        self.assertRaises(ValueError, needs.look, scheduler)
+        scheduler.waiting = Interrupted([1])
+        for _ in range(2):
+            self.assertRaises(KeyboardInterrupt, needs.look, scheduler)
+
+    def test_it_begins_once(self):
+        demand = worlds.package.Demand()
+        self.assertRaises(ValueError, demand.blocks, 1)
+
+        def sizes():
+            demand.begin([], [16], 1, 0, 0, 8, 0)
+            yield 32
+        self.assertRaises(ValueError, demand.begin, [], sizes(), 1, 0, 0, 8, 0)
+        self.assertRaises(ValueError, demand.begin, [], [32], 1, 0, 0, 8, 0)
+        self.assertEqual([demand.blocks(n) for n in (-1, 0, 1, 16, 17, sys.maxsize)],
+                         [0, 0, 1, 1, 2, sys.maxsize // 16 + 1])
+
     def needs(self, *specs, **other):
         groups = [types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(**s)) for s in specs]
         scheduler = types.SimpleNamespace(**dict(dict(

@@ -193,6 +193,25 @@ class Trouble(Checks):
         self.assertTrue(library.states[-1].startswith("pinned: "), library.states)
         self.run_some(engine)
 
+    def test_a_pinned_engine_that_waits_for_memory_is_sure_of_nothing(self):
+        library = worlds.Library(pool_blocks=8, first_stripe=4, largest_stripe=4)
+        engine = worlds.Engine(library)
+        engine.balloon.sure = True
+        engine.balloon.fail(RuntimeError("as the test wants it"))
+        self.assertTrue(engine.balloon.withheld)
+        self.assertFalse(engine.balloon.sure)
+
+    def test_a_line_that_is_gone_leaves_the_engine_growing_on_demand(self):
+        engine = worlds.Engine(worlds.Library())
+        engine.add("r", range(40), 60)
+        while not engine.balloon.calm:
+            engine.step()
+        with mock.patch.object(type(engine.balloon.needs), "same", side_effect=AttributeError):
+            engine.step()
+        engine.run()
+        engine.check()
+        self.assertEqual(len(engine.outputs["r"]), 60)
+
     def test_refused_cache(self):
         library = worlds.Library()
         library.refuse_create = True
