@@ -43,23 +43,26 @@ class Library(worlds.package.client.Library):
         return super().report(adapter, state)
 
 
-def charged():
-    """Bytes charged to this process, and what stat says its adapter does."""
+def shown():
+    """What `kvcached stat` says of this process."""
     text = subprocess.run([os.environ["KVCACHED_BUILD"] + "/kvcached", "stat", "--json"],
                           capture_output=True, text=True, check=True,
                           env={k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}).stdout
-    process = [p for pool in json.loads(text)["pools"] for p in pool["processes"]
-               if p["pid"] == os.getpid()][0]
-    return process["charged_bytes"], process["adapter_state"]
+    return [p for pool in json.loads(text)["pools"] for p in pool["processes"]
+            if p["pid"] == os.getpid()][0]
+
+
+def charged():
+    return shown()["charged_bytes"]
 
 
 def settled(most):
     """Charged bytes once they are at most `most`, or after a while."""
     for _ in range(400):
-        if charged()[0] <= most:
+        if charged() <= most:
             break
         time.sleep(0.05)
-    return charged()[0]
+    return charged()
 
 
 def main():
@@ -77,12 +80,12 @@ def main():
             engine.check()
             steps += 1
             if steps % 16 == 4:
-                peak = max(peak, charged()[0])
+                peak = max(peak, charged())
         result["peaks"].append(peak)
         result["after"].append(settled(small))
     result["finished"] = sum(len(tokens) == 60 for tokens in engine.outputs.values())
     result["states"] = library.states
-    result["shown"] = charged()[1]
+    result["shown"] = shown()["adapter_state"]
     print(json.dumps(result))
     sys.stdout.flush()
 

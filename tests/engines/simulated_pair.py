@@ -28,7 +28,7 @@ def greedy(stop):
         steps += 1
         if steps % 16 == 0:
             engine.check()
-            charged = simulated_engine.charged()[0]
+            charged = simulated_engine.charged()
             peak = max(peak, charged)
             if steps == 96:
                 print("full", flush=True)
@@ -49,12 +49,12 @@ def resting(stop):
     for i in range(60):
         engine.add("r%d" % i, range(i * 1000, i * 1000 + 400), 40)
     engine.run()
-    kept, wakes = simulated_engine.charged()[0], 0
+    kept, wakes = simulated_engine.charged(), 0
     print("full", flush=True)
     while not os.path.exists(stop):
         wakes += engine.sleep(0.1)
         engine.check()
-    left = simulated_engine.charged()[0]
+    left = simulated_engine.charged()
     return {"kept": kept, "left": left, "wakes": wakes}
 
 
@@ -70,7 +70,7 @@ def guest():
         time.sleep(STEP)
         steps += 1
         if steps % 8 == 0:
-            peak = max(peak, simulated_engine.charged()[0])
+            peak = max(peak, simulated_engine.charged())
     engine.check()
     return {"peak": peak, "steps": steps,
             "finished": sum(len(tokens) == 60 for tokens in engine.outputs.values())}

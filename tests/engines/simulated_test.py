@@ -26,15 +26,15 @@ def environment(folder, **settings):
 class Simulated(unittest.TestCase):
     maxDiff = None
 
-    def run_engine(self, **settings):
+    def run_engine(self, program, **settings):
         with tempfile.TemporaryDirectory() as folder:
             env = environment(folder, **settings)
-            done = subprocess.run([sys.executable, "-B", str(HERE / "simulated_engine.py")],
+            done = subprocess.run([sys.executable, "-B", str(HERE / program)],
                                   env=env, capture_output=True, text=True, timeout=300)
         return done
 
-    def result(self, **settings):
-        done = self.run_engine(**settings)
+    def result(self, program="simulated_engine.py", **settings):
+        done = self.run_engine(program, **settings)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         return json.loads(done.stdout)
 
@@ -47,6 +47,14 @@ class Simulated(unittest.TestCase):
         self.assertLessEqual(found["idle"], 64 * MIB)
         self.assertGreater(min(found["peaks"]), 80 * MIB)
         self.assertLessEqual(max(found["after"]), 64 * MIB)
+
+    def test_bursts_on_a_full_prefix_cache_map_next_to_nothing(self):
+        found = self.result("simulated_bursts.py")
+        self.assertEqual(found["finished"], 120)
+        # By the second one there is room for a burst beside what the prefix cache may keep, but for
+        # its last steps.
+        self.assertGreater(found["grows"][0], 10)
+        self.assertLessEqual(found["grows"][3] - found["grows"][1], 8)
 
     def test_a_limit_makes_requests_wait(self):
         found = self.result(KVCACHED_MAX="60MiB")
@@ -112,7 +120,7 @@ class Simulated(unittest.TestCase):
                     self.assertEqual(accepted(), full)
 
     def test_switched_off_the_engine_is_alone_with_the_driver(self):
-        done = self.run_engine(KVCACHED_DISABLE="1")
+        done = self.run_engine("simulated_engine.py", KVCACHED_DISABLE="1")
         self.assertNotEqual(done.returncode, 0)
         self.assertTrue(done.stderr.endswith("AssertionError: 2\n"), done.stderr)  # out of memory
 
