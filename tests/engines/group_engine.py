@@ -98,7 +98,8 @@ class Runner(vllm_engine.Runner if worlds.SITE else miniature.Runner):
         """Once at most `most` bytes are charged and the books are exact, or after a while."""
         for _ in range(60):
             try:
-                charged, shown = simulated_engine.charged()
+                process = simulated_engine.shown()
+                charged, shown = process["charged_bytes"], process["adapter_state"]
             except (IndexError, subprocess.CalledProcessError):
                 charged, shown = 0, "not in a pool"
             resident = sum(self.library.resident(address, size)[1]
