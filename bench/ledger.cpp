@@ -229,8 +229,8 @@ class Contest {
     report.goal("ratio of p99, " + what, bare99 > 0 ? bench::quantile(ours, 0.99) / bare99 : 0, 2,
                 "x");
     if (refused(kBare) + refused(kOurs) != 0) {
-      report.note("not got within 45 ms: bare " + std::to_string(refused(kBare)) + ", ours " +
-                  std::to_string(refused(kOurs)));
+      report.note("not got within " + std::to_string(kPatience) + " ms: bare " +
+                  std::to_string(refused(kBare)) + ", ours " + std::to_string(refused(kOurs)));
     }
   }
 

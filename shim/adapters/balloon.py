@@ -130,7 +130,6 @@ class Balloon:
         `steps`, nothing has to be looked at again."""
         self.arrived = 0
         self.idle = False
-        queue = self.queue
         if self.pinning:
             self._try_pin(0)
             self.sure = not self.withheld
@@ -139,10 +138,8 @@ class Balloon:
         have = self.to_be_had()
         if have < now and self.withheld:
             have += self._acquire(now - have, 0)
-        lacking = max(0, min(now + later - have, self.withheld))
-        if lacking != self.expected:
-            self.expect(lacking)
-        self.sure = not self.withheld or queue.num_free_blocks >= surely
+        self.expect(max(0, min(now + later - have, self.withheld)))
+        self.sure = not self.withheld or self.queue.num_free_blocks >= surely
         self.calm = steps if have >= now + later else 0
 
     def to_be_had(self):

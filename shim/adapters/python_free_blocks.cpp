@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "shim/adapters/free_blocks.hpp"
@@ -51,8 +52,6 @@ struct Words {
 void publish(PyObject* self) noexcept {
   Words& w = body<Words>(self);
   const FreeBlocks& blocks = w.core->blocks;
-  w.size = static_cast<ssize_t>(blocks.blocks());
-  w.stripes = static_cast<ssize_t>(blocks.stripes());
   w.free = static_cast<ssize_t>(blocks.free());
   w.loose = static_cast<ssize_t>(blocks.loose());
   w.aside = static_cast<ssize_t>(blocks.aside());
@@ -79,8 +78,8 @@ PyObject* method(PyObject* self, PyObject* argument) noexcept {
 
 // False, with an error set, when it is no number below `end`.
 bool number_of(PyObject* object, std::size_t end, std::uint32_t& out) noexcept {
-  const ssize_t value = python.PyLong_AsSsize_t(object);
-  if (value == -1 && python.PyErr_Occurred() != nullptr) return false;
+  ssize_t value = 0;
+  if (!number(object, value)) return false;
   if (value < 0 || static_cast<std::size_t>(value) >= end) {
     wrong("there is no such block or stripe");
     return false;
@@ -155,9 +154,8 @@ PyObject* popleft(Core& core, PyObject* self, PyObject*) {
 }
 
 PyObject* popleft_n(Core& core, PyObject* self, PyObject* argument) {
-  const ssize_t count = python.PyLong_AsSsize_t(argument);
-  if (count == -1 && python.PyErr_Occurred() != nullptr) return nullptr;
-  if (!take(core, self, count)) return nullptr;
+  ssize_t count = 0;
+  if (!number(argument, count) || !take(core, self, count)) return nullptr;
   PyObject* const list = objects_of(core, core.taken);
   if (list == nullptr) {  // no memory: nobody has them
     for (const Block block : core.taken) core.blocks.give(block, false, End::back);
@@ -336,7 +334,6 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
   ssize_t ask_below = 0;
   if (python.PyArg_ParseTuple(arguments, "OOUn", &blocks, &sizes, &hash, &ask_below) == 0)
     return nullptr;
-  if (body<Words>(self).core != nullptr) return wrong("begin() was called before");
   try {
     std::vector<Block> counts;
     const bool known = for_each(sizes, [&](PyObject* size) {
@@ -351,11 +348,13 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
         }))
       return nullptr;
     if (core->objects.size() != core->blocks.blocks()) return wrong("stripes of other blocks");
-    // What was iterated over may have called this.
-    if (body<Words>(self).core != nullptr) return wrong("begin() was called before");
-    body<Words>(self).core = core.release();
+    PyObject* const done = adopt<Words>(self, std::move(core));
+    if (done == nullptr) return nullptr;
+    Words& w = body<Words>(self);
+    w.size = static_cast<ssize_t>(w.core->blocks.blocks());
+    w.stripes = static_cast<ssize_t>(w.core->blocks.stripes());
     publish(self);
-    return also(none);
+    return done;
   } catch (const std::bad_alloc&) {
     return python.PyErr_NoMemory();
   }
@@ -407,10 +406,6 @@ PyObject* make() noexcept {
 
 }  // namespace
 
-PyObject* free_blocks_type() noexcept {
-  static PyObject* type = nullptr;
-  if (type == nullptr) type = make();
-  return type == nullptr ? nullptr : also(type);
-}
+PyObject* free_blocks_type() noexcept { return once<&make>(); }
 
 }  // namespace kvcached::adapters

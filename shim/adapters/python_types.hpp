@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
 #include <new>
 #include <utility>
 
@@ -54,6 +55,12 @@ inline PyObject* wrong(const char* text) noexcept {
   return nullptr;
 }
 
+// False, with an error set, when it is no number that fits.
+inline bool number(PyObject* object, ssize_t& out) noexcept {
+  out = python.PyLong_AsSsize_t(object);
+  return out != -1 || python.PyErr_Occurred() == nullptr;
+}
+
 // Calls `use` with each object; it returns false with an error set.
 template <typename Use>
 bool for_each(PyObject* objects, Use use) {
@@ -72,6 +79,15 @@ Body& body(PyObject* self) noexcept {
   return *reinterpret_cast<Body*>(reinterpret_cast<char*>(self) + head);
 }
 
+// Gives an instance its core, which its begin() has made: once, also where what it iterated over
+// has called it again. Answers None.
+template <typename Body, typename Core>
+PyObject* adopt(PyObject* self, std::unique_ptr<Core> core) noexcept {
+  if (body<Body>(self).core != nullptr) return wrong("begin() was called before");
+  body<Body>(self).core = core.release();
+  return also(none);
+}
+
 // A type that is made at run time is let go of by each of its instances, and so are those derived.
 template <typename Body>
 void dealloc(PyObject* self) noexcept {
@@ -79,6 +95,14 @@ void dealloc(PyObject* self) noexcept {
   delete body<Body>(self).core;
   reinterpret_cast<void (*)(PyObject*)>(python.PyType_GetSlot(type.get(), kSlotFree))(self);
   python.Py_DecRef(type.get());
+}
+
+// A new reference to what `kMake` makes at the first call that succeeds; else null.
+template <PyObject* (*kMake)()>
+PyObject* once() noexcept {
+  static PyObject* made = nullptr;
+  if (made == nullptr) made = kMake();
+  return made == nullptr ? nullptr : also(made);
 }
 
 // `size`: of the body. What is pointed to must stay.

@@ -57,15 +57,16 @@ PyObject* method(PyObject* self, PyObject* argument) noexcept {
   }
 }
 
-// False with an error set.
-bool number(PyObject* object, ssize_t& out) noexcept {
-  out = python.PyLong_AsSsize_t(object);
-  return out != -1 || python.PyErr_Occurred() == nullptr;
-}
-
-bool number(PyObject* object, PyObject* name, ssize_t& out) noexcept {
+// Of an attribute. False with an error set.
+bool number_of(PyObject* object, PyObject* name, ssize_t& out) noexcept {
   const Owned value(python.PyObject_GetAttr(object, name));
   return value && number(value.get(), out);
+}
+
+// Of an attribute. Below 0 with an error set.
+ssize_t length_of(PyObject* object, PyObject* name) noexcept {
+  const Owned value(python.PyObject_GetAttr(object, name));
+  return value ? python.PyObject_Size(value.get()) : -1;
 }
 
 // Whether one of these is in prefill. New ones come last, and who comes back, too. False with an
@@ -106,11 +107,13 @@ bool look_at_line(Core& core, PyObject* line, Waiting& waiting) {
   waiting.count += length;
   Owned type(python.PyObject_Type(line));
   Owned heap;
-  if (type.get() != core.heapless.get()) heap.reset(python.PyObject_GetAttr(line, heap_name));
-  if (!heap && type.get() != core.heapless.get()) {
-    if (python.PyErr_ExceptionMatches(attribute_error) == 0) return false;
-    python.PyErr_Clear();
-    core.heapless.reset(type.release());
+  if (type.get() != core.heapless.get()) {
+    heap.reset(python.PyObject_GetAttr(line, heap_name));
+    if (!heap) {
+      if (python.PyErr_ExceptionMatches(attribute_error) == 0) return false;
+      python.PyErr_Clear();
+      core.heapless.reset(type.release());
+    }
   }
   const Owned iterator(python.PyObject_GetIter(heap ? heap.get() : line));
   if (!iterator) return false;
@@ -118,7 +121,7 @@ bool look_at_line(Core& core, PyObject* line, Waiting& waiting) {
     const Owned request(python.PyIter_Next(iterator.get()));
     if (!request) break;
     ssize_t tokens = 0;
-    if (!number(request.get(), tokens_name, tokens)) return false;
+    if (!number_of(request.get(), tokens_name, tokens)) return false;
     waiting.blocks += core.a_step + core.blocks(tokens);
     waiting.first.push_back(request.get());
   }
@@ -144,7 +147,7 @@ PyObject* look(Core& core, PyObject* scheduler) {
   ssize_t most = 0;
   if (count < 0 || !look_for_prefill(core, running.get(), count, in_prefill) ||
       !look_at_lines(core, scheduler, waiting) ||
-      (waiting.count != 0 && !number(scheduler, most_name, most)))
+      (waiting.count != 0 && !number_of(scheduler, most_name, most)))
     return nullptr;
   const ssize_t prefill = in_prefill ? core.budget : 0;
   const ssize_t now = count * core.a_step, later = count * core.a_horizon, room = most - count;
@@ -173,13 +176,11 @@ PyObject* look(Core& core, PyObject* scheduler) {
 
 PyObject* same(Core& core, PyObject* scheduler) {
   for (const Owned& name : core.lines) {
-    const Owned line(python.PyObject_GetAttr(scheduler, name.get()));
-    const ssize_t length = line ? python.PyObject_Size(line.get()) : -1;
-    if (length < 0) return nullptr;
-    if (length > 0) return python.PyBool_FromLong(0);
+    const ssize_t waiting = length_of(scheduler, name.get());
+    if (waiting < 0) return nullptr;
+    if (waiting > 0) return python.PyBool_FromLong(0);
   }
-  const Owned running(python.PyObject_GetAttr(scheduler, running_name));
-  const ssize_t count = running ? python.PyObject_Size(running.get()) : -1;
+  const ssize_t count = length_of(scheduler, running_name);
   return count < 0 ? nullptr : python.PyBool_FromLong(count <= core.running ? 1 : 0);
 }
 
@@ -204,7 +205,6 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
   if (python.PyArg_ParseTuple(arguments, "OOnnnnn", &lines, &sizes, &tokens, &ahead, &copied,
                               &budget, &watermark) == 0)
     return nullptr;
-  if (body<Body>(self).core != nullptr) return wrong("begin() was called before");
   try {
     auto core = std::make_unique<Core>();
     const bool known =
@@ -223,10 +223,7 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
     core->a_horizon = core->blocks(kHorizon * tokens);
     core->budget = core->blocks(budget);
     core->watermark = watermark;
-    // What was iterated over may have called this.
-    if (body<Body>(self).core != nullptr) return wrong("begin() was called before");
-    body<Body>(self).core = core.release();
-    return also(none);
+    return adopt<Body>(self, std::move(core));
   } catch (const std::bad_alloc&) {
     return python.PyErr_NoMemory();
   }
@@ -256,10 +253,6 @@ PyObject* make() noexcept {
 
 }  // namespace
 
-PyObject* vllm_demand_type() noexcept {
-  static PyObject* type = nullptr;
-  if (type == nullptr) type = make();
-  return type == nullptr ? nullptr : also(type);
-}
+PyObject* vllm_demand_type() noexcept { return once<&make>(); }
 
 }  // namespace kvcached::adapters

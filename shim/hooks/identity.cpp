@@ -23,25 +23,8 @@ void answer(void* data, T value) noexcept {
   std::memcpy(data, &value, sizeof value);
 }
 
-// What the driver answers wrong where memory is elastic: by one mapping, or by the reserved range,
-// where the program expects the allocation. Others cost nothing more: compiled Triton kernels ask
-// for the device pointer of each of their tensors at every launch.
-constexpr bool is_corrected(CUpointer_attribute attribute) noexcept {
-  switch (attribute) {
-    case CU_POINTER_ATTRIBUTE_CONTEXT:
-    case CU_POINTER_ATTRIBUTE_BUFFER_ID:
-    case CU_POINTER_ATTRIBUTE_RANGE_START_ADDR:
-    case CU_POINTER_ATTRIBUTE_RANGE_SIZE:
-    case CU_POINTER_ATTRIBUTE_MAPPING_SIZE:
-    case CU_POINTER_ATTRIBUTE_MAPPING_BASE_ADDR:
-    case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
-    case CU_POINTER_ATTRIBUTE_IS_HW_DECOMPRESS_CAPABLE:
-      return true;
-    default:
-      return false;
-  }
-}
-
+// Where the driver speaks of one mapping, or of the reserved range, the engine expects the
+// allocation. What is not named here the driver answers right by itself.
 void correct(void* data, CUpointer_attribute attribute, const Elastic& buffer) noexcept {
   switch (attribute) {
     case CU_POINTER_ATTRIBUTE_CONTEXT:
@@ -113,8 +96,10 @@ CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> nex
     if (const CUresult refused = pin(address)) return refused;
   }
   const CUresult result = next(data, attribute, address);
-  if (result == CUDA_SUCCESS && data != nullptr && is_corrected(attribute)) {
-    if (const auto buffer = elastic_at(address)) correct(data, attribute, *buffer);
+  if (result == CUDA_SUCCESS && data != nullptr) {
+    if (const auto buffer = elastic_at(address)) {
+      correct(data, attribute, *buffer);
+    }
   }
   return result;
 }

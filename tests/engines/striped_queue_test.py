@@ -30,7 +30,7 @@ def make(stripes=8, size=10, **more):
 
 
 def condemned(queue):
-    return {stripe for stripe in worlds.Engine.stripes(queue) if queue.is_condemned(stripe)}
+    return {stripe for stripe in range(queue.stripes) if queue.is_condemned(stripe)}
 
 
 def numbers(blocks):

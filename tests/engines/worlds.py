@@ -216,20 +216,16 @@ class Engine:
             assert held <= backed
 
     @staticmethod
-    def stripes(queue):
-        return range(queue.stripes)
-
-    @classmethod
-    def aside(cls, queue):
+    def aside(queue):
         """The numbers of free blocks in condemned stripes."""
-        return {block.block_id for stripe in cls.stripes(queue) if queue.is_condemned(stripe)
+        return {block.block_id for stripe in range(queue.stripes) if queue.is_condemned(stripe)
                 for block in queue.stack(stripe)}
 
     @classmethod
     def check_queue(cls, queue, used):
         """What the queue knows of its stripes is what its blocks say. Returns the blocks held."""
         held, fresh, cached_of, empty, cached_only = set(), set(), {}, set(), set()
-        for stripe in cls.stripes(queue):
+        for stripe in range(queue.stripes):
             own = {b for first, count in queue.ranges(stripe) for b in range(first, first + count)}
             assert len(own) == queue.held(stripe) and not own & held
             assert {queue.stripe_of(number) for number in own} <= {stripe}
