@@ -4,8 +4,10 @@
 //
 //   build/bench/ledger [--processes N] [--think-us N] [--json FILE]
 //
-// Bare and ours take turns in the same processes and wait alike: try, sleep, try again. Speed
-// never decides the exit code.
+// Alone, ours stands beside locks of a byte (OFD), as a design with one kind of lock would take; with
+// others in the way, beside a file's own lock (flock), which is what ours takes. Bare and ours take
+// turns in the same processes and wait alike: try, spin, sleep, try again. Speed never decides the
+// exit code.
 #include "policy/ledger/ledger.hpp"
 
 #include <fcntl.h>
@@ -112,8 +114,8 @@ void work(const std::string& folder, int number, double think_us, Shared& shared
     };
     if (kind == kBare) {
       const auto lock = [&] {
-        const bool got = bare.lock_within(0, ledger::LockKind::exclusive, kPatience);
-        if (got) bare.unlock(0);
+        const bool got = bare.lock_within(ledger::LockKind::exclusive, kPatience);
+        if (got) bare.unlock();
         return got;
       };
       sample(lock);

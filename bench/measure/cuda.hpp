@@ -43,8 +43,13 @@ inline std::string gpu_name(CUdevice device) {
   return name;
 }
 
+// As the library's extents are: for RDMA, as memory of cuMemAlloc is.
 inline CUmemAllocationProp prop_of(CUdevice device) {
+  int rdma = 0;
+  MUST(cuDeviceGetAttribute(&rdma, CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED,
+                            device));
   CUmemAllocationProp p{};
+  p.allocFlags.gpuDirectRDMACapable = rdma != 0 ? 1 : 0;
   p.type = CU_MEM_ALLOCATION_TYPE_PINNED;
   p.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
   p.location.id = device;

@@ -147,8 +147,8 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
     if (answer.refusal == Refusal::ok) answer = check_file(directory, file.descriptor());
     if (answer.refusal != Refusal::ok) return {};
     test_point("open.opened");
-    if (!file.lock_within(layout::kMutexByte, LockKind::exclusive, kOpenPatience)) {
-      const bool held = errno == EAGAIN || errno == EACCES;
+    if (!file.lock_within(LockKind::exclusive, kOpenPatience)) {
+      const bool held = errno == EWOULDBLOCK;
       answer = {Refusal::unreachable,
                 held ? "a process has held its lock for a second; is one stopped?"
                      : "cannot lock it: " + error_text(errno) + "; set KVCACHED_DIR"};
@@ -156,7 +156,7 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
     }
     if (!still_there(directory, name, file.descriptor())) continue;
     answer = settle(directory, file, request);
-    file.unlock(layout::kMutexByte);
+    file.unlock();
     if (answer.refusal == Refusal::ok) return file;
     return {};
   }

@@ -1,6 +1,7 @@
 #include "policy/ledger/file.hpp"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -49,16 +50,20 @@ bool PoolFile::try_lock(std::int64_t byte, LockKind kind) const noexcept {
   return ::fcntl(descriptor_, F_OFD_SETLK, &lock) == 0;
 }
 
-bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept {
+bool PoolFile::try_lock(LockKind kind) const noexcept {
+  return ::flock(descriptor_, (kind == LockKind::shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0;
+}
+
+bool PoolFile::lock_within(LockKind kind, int milliseconds) const noexcept {
   const Duration patience = std::chrono::milliseconds(milliseconds);
   Duration spin = kFirstSpin;
   timespec sleep{0, kFirstSleep};
   std::optional<Instant> begin;
   for (;;) {
     if (mapped_ != nullptr && !intact()) return false;
-    if (try_lock(byte, kind)) return true;
+    if (try_lock(kind)) return true;
     // No other error passes by waiting.
-    if (errno != EAGAIN && errno != EACCES && errno != EINTR) return false;
+    if (errno != EWOULDBLOCK && errno != EINTR) return false;
     const Instant now = steady_clock().now();
     if (now - begin.value_or(now) >= patience) return false;
     if (!begin) begin = now;
@@ -72,6 +77,8 @@ bool PoolFile::lock_within(std::int64_t byte, LockKind kind, int milliseconds) c
     }
   }
 }
+
+void PoolFile::unlock() const noexcept { ::flock(descriptor_, LOCK_UN); }
 
 void PoolFile::unlock(std::int64_t byte) const noexcept {
   struct flock lock = range(byte, F_UNLCK);

@@ -1,4 +1,4 @@
-// The pool's file as this process holds it: descriptor, byte locks, mapping.
+// The pool's file as this process holds it: descriptor, locks, mapping.
 #pragma once
 
 #include <array>
@@ -16,6 +16,11 @@ enum class LockKind : std::uint8_t { shared, exclusive };
 // others, but not the threads that share this one. The kernel drops them at the last close; a
 // forked child holds that off until it closes its copy.
 //
+// The file as a whole has one (flock), held by whoever changes the account, and each of its bytes
+// one (OFD), which say who is there. The kernel keeps the two kinds apart, and looks through all of
+// a file's locks of a kind for every change of one: among the bytes', whose neighbours other
+// processors wrote, a charge would hold the lock twice as long.
+//
 // A file that is shrunk while it is mapped kills whoever touches the lost part. So the size is
 // checked by `intact` before each use of the mapping; only a shrinking within the few
 // instructions between check and use goes unnoticed, and nothing of this project ever shrinks it.
@@ -31,11 +36,16 @@ class PoolFile {
 
   int descriptor() const noexcept { return descriptor_; }
 
-  // At once, or not at all. A shared lock needs a readable descriptor, an exclusive one a writable.
-  bool try_lock(std::int64_t byte, LockKind kind) const noexcept;
+  // The whole file's, at once or not at all.
+  bool try_lock(LockKind kind) const noexcept;
   // Tries again for about `milliseconds`, asleep in between; 0: once. A mapped file is found intact
   // before each try, not under the lock, where others would wait for it; else false.
-  bool lock_within(std::int64_t byte, LockKind kind, int milliseconds) const noexcept;
+  bool lock_within(LockKind kind, int milliseconds) const noexcept;
+  void unlock() const noexcept;
+
+  // A byte's, at once or not at all. A shared lock needs a readable descriptor, an exclusive one a
+  // writable.
+  bool try_lock(std::int64_t byte, LockKind kind) const noexcept;
   void unlock(std::int64_t byte) const noexcept;
   // Whether another open file description holds a lock on the byte.
   bool locked_elsewhere(std::int64_t byte) const noexcept;
@@ -57,7 +67,7 @@ std::array<std::uint64_t, 2> boot_id() noexcept;
 std::array<std::uint64_t, 2> words_of(const GpuUuid& uuid) noexcept;
 GpuUuid uuid_of(const layout::Header& header) noexcept;
 
-// "GPU-…-v3".
+// "GPU-…-v4".
 std::string file_name(const GpuUuid& uuid);
 
 // Opens or creates the pool's file, locked, checked, mapped and present. See Ledger::open.

@@ -51,7 +51,7 @@ class FileLedger final : public Ledger {
   // The next three need mutex_, which keeps this process's threads apart; the lock on the file
   // does not.
   bool lock(int patience) const noexcept;
-  void unlock() const noexcept { file_.unlock(layout::kMutexByte); }
+  void unlock() const noexcept { file_.unlock(); }
   layout::Slot* own_slot() const noexcept;
   // Joined, and the file is there.
   bool here() const noexcept;

@@ -18,7 +18,7 @@ static_assert(U64::is_always_lock_free && sizeof(U64) == 8);
 static_assert(I64::is_always_lock_free && sizeof(I64) == 8);
 
 inline constexpr std::uint64_t kMagic = 0x6c6f6f7064766b01;  // "\1kvdpool" in little-endian bytes
-inline constexpr std::uint32_t kVersion = 3;                 // also the end of the file's name
+inline constexpr std::uint32_t kVersion = 4;                 // also the end of the file's name
 inline constexpr std::uint32_t kSlots = 256;
 inline constexpr std::uint32_t kTenants = 256;  // one a slot suffices: a tenant without slots ends
 inline constexpr std::uint64_t kMaxPoolPages = 1ULL << 40;
@@ -27,8 +27,7 @@ inline constexpr std::uint32_t kTakers = 6;     // of one tenant's memory, remem
 inline constexpr std::uint32_t kMoments = 600;  // of history, a second each
 inline constexpr std::uint32_t kMomentTenants = 32;
 
-// Locks are byte ranges of the file; they have nothing to do with the bytes' content.
-inline constexpr std::int64_t kMutexByte = 0;      // held by whoever changes the account
+// Bytes of the file that are locked to say who is there; it has nothing to do with their content.
 inline constexpr std::int64_t kPresenceByte = 1;   // shared, by whoever has opened the pool
 inline constexpr std::int64_t kLivenessByte = 64;  // plus the slot's number, by its member
 

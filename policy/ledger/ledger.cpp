@@ -20,8 +20,7 @@ constexpr Duration kAskAgain = std::chrono::milliseconds(100);
 // Waits once for a stopped holder, then only tries until it got the lock.
 bool FileLedger::lock(int patience) const noexcept {
   if (abandoned_.load()) return false;
-  const bool got =
-      file_.lock_within(layout::kMutexByte, LockKind::exclusive, try_only_ ? 0 : patience);
+  const bool got = file_.lock_within(LockKind::exclusive, try_only_ ? 0 : patience);
   if (!got) test_point(try_only_ ? "lock.tried" : "lock.waited");
   try_only_ = !got;
   return got;

@@ -27,7 +27,8 @@ struct CloseDirectory {
   void operator()(DIR* directory) const { ::closedir(directory); }
 };
 
-// Whose maker lives is locked; or not locked yet, and then its maker finds it gone and begins anew.
+// Whose maker lives is locked; or not locked yet, and then its maker finds it locked by us, or
+// gone, and begins anew.
 void remove_leftovers(int directory, const std::string& stem) {
   const int list = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   const std::unique_ptr<DIR, CloseDirectory> handle(list < 0 ? nullptr : ::fdopendir(list));
@@ -36,10 +37,10 @@ void remove_leftovers(int directory, const std::string& stem) {
   while (const dirent* entry = ::readdir(handle.get())) {
     const char* const name = &entry->d_name[0];
     if (std::string_view(name).substr(0, stem.size()) != stem) continue;
-    const PoolFile file(
+    const PoolFile left(
         ::openat(directory, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-    if (file.descriptor() < 0 || file.locked_elsewhere(layout::kMutexByte)) continue;
-    ::unlinkat(directory, name, 0);
+    if (left.descriptor() >= 0 && left.try_lock(LockKind::exclusive))
+      ::unlinkat(directory, name, 0);
   }
 }
 
@@ -98,7 +99,8 @@ Answer make_file(int directory, const std::string& name, const OpenRequest& requ
     if (file.descriptor() < 0 && errno == EEXIST) continue;
     if (file.descriptor() < 0) return cannot_make(directory, errno);
     test_point("create.named");
-    if (!file.try_lock(layout::kMutexByte, LockKind::exclusive)) {
+    if (!file.try_lock(LockKind::exclusive)) {
+      if (errno == EWOULDBLOCK) continue;
       return {Refusal::unreachable, "cannot lock it: " + error_text(errno) + "; set KVCACHED_DIR"};
     }
     Answer answer = fill(directory, file, request);

@@ -83,7 +83,7 @@ std::string open_as_it_is(int directory, const std::string& name, bool writable,
       answer.refusal != Refusal::ok) {
     return answer.why;
   }
-  locked = file.lock_within(layout::kMutexByte, writable ? LockKind::exclusive : LockKind::shared,
+  locked = file.lock_within(writable ? LockKind::exclusive : LockKind::shared,
                             writable ? kWritePatience : kReadPatience);
   if (writable && !locked) return "a process has held its lock for a second; is one stopped?";
   struct stat status {};
@@ -107,7 +107,7 @@ std::vector<Snapshot> read_pools(const std::string& directory,
     const layout::File& mapped = *file.mapped();
     const auto numbers = std::make_unique<Numbers>();
     read_numbers(file, layout::kSlots, SlotSet().set(), size_of(mapped), *numbers);
-    if (locked) file.unlock(layout::kMutexByte);
+    if (locked) file.unlock();
     if (!file.intact()) return "damaged: it shrank";
     pools.push_back(complete(mapped, *numbers));
     return {};
@@ -119,7 +119,7 @@ std::vector<History> read_histories(const std::string& directory, Instant now,
                                     std::vector<std::string>& complaints) {
   std::vector<History> pools;
   for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
-    if (locked) file.unlock(layout::kMutexByte);
+    if (locked) file.unlock();
     pools.push_back({uuid_of(file.mapped()->header), read_moments(*file.mapped(), now)});
     return {};
   });

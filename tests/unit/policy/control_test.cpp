@@ -256,7 +256,7 @@ TEST_F(ControlTest, TrimReachesEveryMemberOnce) {
 TEST_F(ControlTest, AStoppedHolderOfTheLockIsNamed) {
   const auto a = member("a");
   PoolFile holder(::open(file().c_str(), O_RDWR | O_CLOEXEC));
-  ASSERT_TRUE(holder.try_lock(layout::kMutexByte, LockKind::exclusive));
+  ASSERT_TRUE(holder.try_lock(LockKind::exclusive));
   EXPECT_THAT(set_max("a", 10), HasSubstr("is one stopped?"));
 }
 

@@ -205,11 +205,11 @@ TEST_F(CountersTest, RefusedWithinTheMinimumIsCounted) {
   const auto a = member("a", 30);
   // A stopped process holds the lock: nothing can be granted to anyone.
   PoolFile holder(::open(file().c_str(), O_RDWR | O_CLOEXEC));
-  ASSERT_TRUE(holder.try_lock(layout::kMutexByte, LockKind::exclusive));
+  ASSERT_TRUE(holder.try_lock(LockKind::exclusive));
   EXPECT_FALSE(a->charge(Pages(10)));
   clock_.advance(milliseconds(300));
   use(*a, 0);  // what lasts is shown while it lasts
-  holder.unlock(layout::kMutexByte);
+  holder.unlock();
   EXPECT_EQ(of("a").below_min, milliseconds(300));
   clock_.advance(milliseconds(200));
   EXPECT_TRUE(a->charge(Pages(10)));
@@ -232,9 +232,9 @@ TEST_F(CountersTest, RefusedBeyondTheMinimumIsNot) {
 TEST_F(CountersTest, WhoGivesUpIsNotBelowItsMinimumAnyMore) {
   const auto a = member("a", 30);
   PoolFile holder(::open(file().c_str(), O_RDWR | O_CLOEXEC));
-  ASSERT_TRUE(holder.try_lock(layout::kMutexByte, LockKind::exclusive));
+  ASSERT_TRUE(holder.try_lock(LockKind::exclusive));
   EXPECT_FALSE(a->charge(Pages(10)));
-  holder.unlock(layout::kMutexByte);
+  holder.unlock();
   clock_.advance(milliseconds(100));
   a->drop_claim();
   clock_.advance(seconds(5));

@@ -59,7 +59,7 @@ TEST_F(DamageTest, StrictUmaskDoesNotLockUsOut) {
 
 TEST_F(DamageTest, FileIsNamedAfterGpuAndVersion) {
   const auto a = open();
-  EXPECT_EQ(file_name(gpu_), "GPU-00112233-4455-6677-8899-aabbccddeeff-v3");
+  EXPECT_EQ(file_name(gpu_), "GPU-00112233-4455-6677-8899-aabbccddeeff-v4");
   EXPECT_TRUE(std::filesystem::exists(file()));
 }
 
@@ -126,10 +126,10 @@ TEST_F(DamageTest, NotARegularFile) {
 
 TEST_F(DamageTest, OtherVersion) {
   open().reset();
-  change([](layout::File& pool) { pool.header.version = 4; });
+  change([](layout::File& pool) { pool.header.version = 5; });
   const std::string before = content();
   EXPECT_EQ(refused(), Refusal::version);
-  EXPECT_THAT(complaint_, HasSubstr("layout version 4, this kvcached has 3"));
+  EXPECT_THAT(complaint_, HasSubstr("layout version 5, this kvcached has 4"));
   EXPECT_EQ(content(), before);
 }
 
@@ -143,7 +143,7 @@ TEST_F(DamageTest, APoolOfAnotherVersionInUse) {
   ASSERT_TRUE(present.try_lock(layout::kPresenceByte, LockKind::shared));
   EXPECT_EQ(refused(), Refusal::version);
   EXPECT_THAT(complaint_,
-              HasSubstr("a pool of layout version 2 is in use in it, this kvcached has 3"));
+              HasSubstr("a pool of layout version 2 is in use in it, this kvcached has 4"));
   present.unlock(layout::kPresenceByte);
   EXPECT_NE(open(), nullptr);
 }
@@ -277,6 +277,25 @@ TEST_F(DamageTest, FileRemovedWhileItIsBeingOpenedIsMadeAgain) {
   EXPECT_EQ(test_point_hook, nullptr);
   EXPECT_TRUE(std::filesystem::exists(file()));
   EXPECT_EQ(open(7)->pool(), Pages(100)) << "both must be in the same pool";
+}
+
+std::string locked_by_point;
+int lock_of_point = -1;
+
+// Another newcomer looks at that moment whether the file's maker lives.
+TEST_F(DamageTest, FileLockedByAnotherBeforeItsMakerIsMadeAgain) {
+  locked_by_point = path_;
+  test_point_hook = [](const char* name) {
+    if (std::string_view(name) != "create.named") return;
+    test_point_hook = nullptr;
+    for (const auto& entry : std::filesystem::directory_iterator(locked_by_point))
+      lock_of_point = ::open(entry.path().c_str(), O_RDONLY | O_CLOEXEC);
+    ASSERT_TRUE(PoolFile(::dup(lock_of_point)).try_lock(LockKind::exclusive));
+  };
+  EXPECT_NE(open(), nullptr) << complaint_;
+  EXPECT_EQ(test_point_hook, nullptr);
+  EXPECT_NE(lock_of_point, -1);
+  ::close(lock_of_point);
 }
 
 TEST_F(DamageTest, RemovedFileLeavesItsMembersAndStartsANewPool) {

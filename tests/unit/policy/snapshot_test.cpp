@@ -242,20 +242,20 @@ TEST_F(SnapshotTest, PoolThatAllHaveLeftIsStillShown) {
 TEST_F(SnapshotTest, PoolsAreReadPastOnesThatCannotBe) {
   const auto a = member("a");
   const std::string stem = path_ + "/GPU-00000000-0000-0000-0000-00000000000";
-  std::ofstream(stem + "0-v3") << "short";
-  std::ofstream(stem + "1-v3") << std::string(layout::kFileSize, 'x');
+  std::ofstream(stem + "0-v4") << "short";
+  std::ofstream(stem + "1-v4") << std::string(layout::kFileSize, 'x');
   std::ofstream(stem + "2-v7") << std::string(layout::kFileSize, 'x');
-  std::ofstream(stem + "3-v3") << std::string(1000, 'x');
+  std::ofstream(stem + "3-v4") << std::string(1000, 'x');
   std::ofstream(path_ + "/notes.txt") << "not a pool";
-  ASSERT_EQ(::symlink(file().c_str(), (stem + "4-v3").c_str()), 0);
-  ASSERT_EQ(::mkfifo((stem + "5-v3").c_str(), 0600), 0);
+  ASSERT_EQ(::symlink(file().c_str(), (stem + "4-v4").c_str()), 0);
+  ASSERT_EQ(::mkfifo((stem + "5-v4").c_str(), 0600), 0);
   EXPECT_EQ(pools().size(), 1U);
   EXPECT_THAT(
       complaints_,
-      ElementsAre(HasSubstr("0-v3: damaged: too short"), HasSubstr("1-v3: not a pool"),
+      ElementsAre(HasSubstr("0-v4: damaged: too short"), HasSubstr("1-v4: not a pool"),
                   HasSubstr("2-v7: made by another version of kvcached"),
-                  HasSubstr("3-v3: damaged: wrong size"), HasSubstr("4-v3: not a regular file"),
-                  HasSubstr("5-v3: not a regular file")));
+                  HasSubstr("3-v4: damaged: wrong size"), HasSubstr("4-v4: not a regular file"),
+                  HasSubstr("5-v4: not a regular file")));
 }
 
 TEST_F(SnapshotTest, ReadingChangesNothing) {
