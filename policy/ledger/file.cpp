@@ -8,18 +8,12 @@
 
 #include <cerrno>
 #include <cstring>
-#include <ctime>
-#include <optional>
 #include <utility>
+
+#include "policy/ledger/patience.hpp"
 
 namespace kvcached::ledger {
 namespace {
-
-// A holder is normally done within 5 us, and a sleep takes 100 at least.
-constexpr Duration kFirstSpin = std::chrono::microseconds(1);
-constexpr Duration kLongestSpin = std::chrono::microseconds(16);
-constexpr std::int64_t kFirstSleep = 50'000;  // ns
-constexpr std::int64_t kLongestSleep = 1'000'000;
 
 struct flock range(std::int64_t byte, short type) noexcept {
   struct flock lock {};
@@ -55,26 +49,13 @@ bool PoolFile::try_lock(LockKind kind) const noexcept {
 }
 
 bool PoolFile::lock_within(LockKind kind, int milliseconds) const noexcept {
-  const Duration patience = std::chrono::milliseconds(milliseconds);
-  Duration spin = kFirstSpin;
-  timespec sleep{0, kFirstSleep};
-  std::optional<Instant> begin;
+  Patience patience(milliseconds);
   for (;;) {
     if (mapped_ != nullptr && !intact()) return false;
     if (try_lock(kind)) return true;
     // No other error passes by waiting.
     if (errno != EWOULDBLOCK && errno != EINTR) return false;
-    const Instant now = steady_clock().now();
-    if (now - begin.value_or(now) >= patience) return false;
-    if (!begin) begin = now;
-    if (spin <= kLongestSpin) {
-      while (steady_clock().now() - now < spin) {
-      }
-      spin *= 2;
-    } else {
-      ::nanosleep(&sleep, nullptr);
-      if (sleep.tv_nsec < kLongestSleep) sleep.tv_nsec *= 2;
-    }
+    if (!patience.wait()) return false;
   }
 }
 

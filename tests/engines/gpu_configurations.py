@@ -57,6 +57,8 @@ CONFIGURATIONS = {
     "fp8": (dict(EAGER, kv_cache_dtype="fp8"), {}, None),
     "sliding": (EAGER, {}, GEMMA),
     "mla": (EAGER, {}, DEEPSEEK),
+    "tensor-parallel": (dict(tensor_parallel_size=2), {}, None),
+    "tensor-parallel-eager": (dict(EAGER, tensor_parallel_size=2), {}, None),
 }
 
 
