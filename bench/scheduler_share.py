@@ -24,14 +24,15 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BLOCKS = 20000
 # Name, prefix cache, requests, tokens of a prompt, tokens generated, requests that come in a step
-# (0: all at once).
+# (0: all at once), tokens before the prompt that an eighth of the requests share.
 CASES = (
-    ("192 requests, 512 + 128, prefix cache", True, 192, 512, 128, 0),
-    ("192 requests, 512 + 128", False, 192, 512, 128, 0),
-    ("1 request, 512 + 512, prefix cache", True, 1, 512, 512, 0),
-    ("2000 requests in line, 256 + 16, prefix cache", True, 2000, 256, 16, 0),
-    ("3 requests in 2 steps, 512 + 128, prefix cache", True, 800, 512, 128, 1.5),
-    ("3 requests in 2 steps, 512 + 128", False, 800, 512, 128, 1.5),
+    ("192 requests, 512 + 128, prefix cache", True, 192, 512, 128, 0, 0),
+    ("192 requests, 512 + 128", False, 192, 512, 128, 0, 0),
+    ("1 request, 512 + 512, prefix cache", True, 1, 512, 512, 0, 0),
+    ("2000 requests in line, 256 + 16, prefix cache", True, 2000, 256, 16, 0, 0),
+    ("3 requests in 2 steps, 512 + 128, prefix cache", True, 800, 512, 128, 1.5, 0),
+    ("3 requests in 2 steps, 512 + 128", False, 800, 512, 128, 1.5, 0),
+    ("1 request in 3 steps, 2048 shared + 128 + 128", True, 300, 128, 128, 1 / 3, 2048),
 )
 QUEUE = ("popleft_n", "popleft", "remove", "append", "append_n", "prepend_n")
 COLD = (bytearray(16 << 20), bytes(16 << 20))  # more than a core has of its own
@@ -61,7 +62,7 @@ def child(case, elastic, cold):
     import simulated_engine
     import worlds
     worlds.package.balloon.PAUSE = worlds.PAUSE
-    _, caching, requests, prompt, out, a_step = CASES[case]
+    _, caching, requests, prompt, out, a_step, shared = CASES[case]
     library = simulated_engine.Library() if elastic else worlds.Library()
     library.off = not elastic
     engine = worlds.Engine(library, blocks=BLOCKS, caching=caching, async_scheduling=True,
@@ -78,7 +79,8 @@ def child(case, elastic, cold):
     while added < requests or engine.busy():
         due = min(requests, 1 + int(len(ours) * a_step) if a_step else requests)
         for i in range(added, due):
-            engine.add("r%d" % i, range(i * 7919, i * 7919 + prompt), out)
+            group, own = 1_000_000 * (1 + i % 8), i * 7919
+            engine.add("r%d" % i, [*range(group, group + shared), *range(own, own + prompt)], out)
         added = due
         if cold:
             memoryview(COLD[0])[:] = COLD[1]
