@@ -94,7 +94,7 @@ TEST_F(Caches, ReleasingWhatIsNotLiveIsRefused) {
 }
 
 TEST_F(Caches, IdleMemoryGoesBack) {
-  // On a large GPU 256 MiB stay warm, by whole stripes of up to 64 MiB a segment.
+  // On a large GPU at least 192 MiB stay warm, by whole stripes of up to 64 MiB a segment.
   kvcached_cache* cache = make(3);
   const auto ranges = acquire(cache, kBlocks, 5000, KVCACHED_OK);
   const auto full = describe(cache).backed_bytes;
