@@ -14,6 +14,9 @@ int main() {
   MUST(cuMemAlloc(&flags, 4 * kMiB));
   MUST(cudaMalloc(&data, 16 * kMiB));
   MUST(cuMemsetD32(flags, 0, kMiB));
+  // A kernel's first launch loads it, and waits for streams: none may be waiting for us then.
+  fill<<<1, 1, 0, a>>>(data, 1, 0u);
+  MUST(cudaDeviceSynchronize());
   MUST(cuStreamWaitValue32(a, flags + 2 * kMiB, 5, CU_STREAM_WAIT_VALUE_GEQ));
   fill<<<64, 256, 0, a>>>(data, 4 * kMiB, 3u);
   MUST(cuStreamWriteValue32(a, flags + 8, 1, 0));

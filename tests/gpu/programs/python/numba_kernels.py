@@ -1,6 +1,9 @@
 """Numba's kernels and its own view of the driver."""
 
 import numpy
+
+if not hasattr(numpy, "row_stack"):
+    numpy.row_stack = numpy.vstack  # numba-cuda asks for a name that NumPy has no more
 from common import show
 from numba import cuda
 

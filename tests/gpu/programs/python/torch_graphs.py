@@ -13,9 +13,10 @@ with torch.cuda.stream(warm):
         net(inputs)
 torch.cuda.current_stream().wait_stream(warm)
 
-pool = torch.cuda.graph_pool_handle()
+pool, graphs = torch.cuda.graph_pool_handle(), []
 for mode in ("global", "thread_local", "relaxed"):
     graph = torch.cuda.CUDAGraph()
+    graphs.append(graph)  # a pool lasts as long as a graph has it
     with torch.cuda.graph(graph, pool=pool, capture_error_mode=mode), torch.no_grad():
         hidden = torch.zeros(1 << 22, device="cuda")  # from the graph's pool
         hidden += 1
@@ -39,7 +40,7 @@ for step in range(5):
     print("loss", loss.item())
 for name, value in net.state_dict().items():
     show(name, value)
-del graph, graphed
+del graph, graphs, graphed
 torch.cuda.synchronize()
 torch.cuda.empty_cache()
 show("afterwards", torch.ones(1 << 22, device="cuda"))
