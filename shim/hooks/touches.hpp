@@ -115,5 +115,11 @@ void node2(const Arguments&, Touched&) noexcept;
 void node4(const Arguments&, Touched&) noexcept;
 void node5(const Arguments&, Touched&) noexcept;
 
+// ---- touch_views.cpp: what kernels reach by a descriptor. The number is the argument that has the
+// address.
+void tensor_map1(const Arguments&, Touched&) noexcept;
+void tensor_map3(const Arguments&, Touched&) noexcept;
+void texture(const Arguments&, Touched&) noexcept;
+
 }  // namespace touches
 }  // namespace kvcached::hooks

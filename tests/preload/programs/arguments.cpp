@@ -262,6 +262,46 @@ void graphs() {
   });
 }
 
+// The simulated GPU makes none of these, which are asked for as far as the library reads them.
+void descriptors() {
+  const auto at = [](CUdeviceptr address) { return reinterpret_cast<void*>(address); };
+  CUtensorMap map{};
+  step("tensor_map", [&] {
+    cuTensorMapEncodeTiled(&map, CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, at(a + kMiB), nullptr, nullptr,
+                           nullptr, nullptr, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                           CU_TENSOR_MAP_SWIZZLE_NONE, CU_TENSOR_MAP_L2_PROMOTION_NONE,
+                           CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return 0;
+  });
+  step("tensor_map_moved", [&] {
+    cuTensorMapReplaceAddress(&map, at(c));
+    return 0;
+  });
+  const auto texture = [](const CUDA_RESOURCE_DESC& resource) {
+    CUtexObject object = 0;
+    cuTexObjectCreate(&object, &resource, nullptr, nullptr);
+    return 0;
+  };
+  step("texture", [&] {
+    CUDA_RESOURCE_DESC resource{};
+    resource.resType = CU_RESOURCE_TYPE_LINEAR;
+    resource.res.linear.devPtr = b;
+    return texture(resource);
+  });
+  step("texture_rows", [&] {
+    CUDA_RESOURCE_DESC resource{};
+    resource.resType = CU_RESOURCE_TYPE_PITCH2D;
+    resource.res.pitch2D.devPtr = c;
+    return texture(resource);
+  });
+  step("texture_of_array", [&] {
+    CUDA_RESOURCE_DESC resource{};
+    resource.resType = CU_RESOURCE_TYPE_ARRAY;
+    resource.res.array.hArray = reinterpret_cast<CUarray>(a);
+    return texture(resource);
+  });
+}
+
 }  // namespace
 
 int main() {
@@ -275,5 +315,6 @@ int main() {
   copies();
   launches();
   graphs();
+  descriptors();
   return 0;
 }
