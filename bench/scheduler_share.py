@@ -73,8 +73,10 @@ def child(case, elastic, cold):
     timed(engine.pool.free_block_queue, QUEUE, spent)
     if elastic:
         assert engine.balloon is not None, library.states
-        timed(engine.balloon, ("ahead", "rests", "settle"), spent)
-        timed(engine.balloon.needs, ("look", "same"), spent)
+        timed(engine.balloon, ("glance", "rests", "settle"), spent)
+        timed(worlds.adapter, ("prepare",), spent)
+        engine.core.scheduler._kvcached = None  # until it is prepared, which takes what is timed
+        engine.core._kvcached_rests = engine.balloon.rests
     ours, whole, added = [], [], 0
     while added < requests or engine.busy():
         due = min(requests, 1 + int(len(ours) * a_step) if a_step else requests)

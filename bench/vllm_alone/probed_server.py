@@ -18,9 +18,8 @@ sys.path.pop()
 
 # Where vLLM or a wrapper around a function of vLLM enters our code in the course of a step.
 ENTRIES = {
-    ("vllm", None): ("ahead", "after_step"),
-    ("vllm_cache", "Needs"): ("same",),
-    ("balloon", "Balloon"): ("make_room",),
+    ("vllm", None): ("prepare", "after_step"),
+    ("balloon", "Balloon"): ("glance", "make_room"),
     ("striped_queue", "StripedQueue"): ("popleft", "popleft_n", "remove", "append", "append_n",
                                         "prepend_n"),
 }

@@ -10,7 +10,7 @@ count and its taking.
 import logging
 import time
 
-from _kvcached import client, striped_queue
+from _kvcached import Glance, client, striped_queue
 
 WAIT_MS = 20  # longest wait for a stripe that is granted and still being mapped
 PATIENCE = 0.05  # seconds after a refusal in which nothing is waited for again
@@ -30,7 +30,6 @@ STRIPES_IDLE = 8
 EVICTIONS_IDLE = 512  # or this share of what has to go
 EVICTIONS_IDLE_SHARE = 1 / 16
 PAUSE_IDLE = 0.1
-SETTLE_EVERY = 8  # steps of those that are like the one before (see `ahead`)
 # After a step under pressure.
 STRIPES_UNDER_PRESSURE = 2
 EVICTIONS_UNDER_PRESSURE = 512
@@ -42,7 +41,7 @@ class Broken(Exception):
     """The engine's or the library's books are not what this code relies on."""
 
 
-class Balloon:
+class Balloon(Glance):
     """`cache` None: nothing can be added before all allocations are backed (see `pin`).
 
     `allocations` are addresses of the elastic allocations. `keep_cached`: of free blocks that only
@@ -50,6 +49,20 @@ class Balloon:
     without anything else stay backed up to so many blocks. `least`: blocks of one longest request,
     which are never given up for others. `report` takes a state for
     `kvcached stat`.
+
+    glance(scheduler)  before a step: it, and those that can be foreseen, need nothing that is not
+                       there; else ahead() is to be called with seen(), what was seen of them, or None
+    rests(scheduler)   whether settle() may be left out after a step
+
+    What both go by are numbers (vllm_glance.cpp tells what of):
+
+    calm      for so many steps like the last nothing has to be looked at
+    keep      loose blocks not taken back after a step: what steps lately may take
+    expected  last told to the library
+    arrived   blocks that requests on their way will need
+    withheld  blocks without memory
+    sure      the step cannot run out of blocks (see `ahead`)
+    idle, blind, pinning, hand_back_at
     """
 
     def __init__(self, pool, library, cache, allocations, keep_cached, least, report):
@@ -60,20 +73,12 @@ class Balloon:
         self.keep_cached = keep_cached
         self.least = least
         self.report = report
-        self.keep = 0  # loose blocks not taken back after a step: what steps lately may take
-        self.expected = 0  # last told to the library
-        self.arrived = 0  # blocks that requests on their way will need
         self.told_in_use = 0
-        self.sure = False  # the step cannot run out of blocks (see `ahead`)
-        self.calm = 0
         self.impatient_until = 0.0
         self.needs = None  # tells what the scheduler will need; made at its first step
-        self.blind = False  # that cannot be told
         # An idle engine is woken again for what is left, so that it need not hand back all at once.
         self.woken = False
-        self.idle = False
-        self.hand_back_at = self.patient_until = 0.0
-        self.pinning = False
+        self.patient_until = 0.0
         self.why = ""
         self.retry_pin_at = 0.0
         self.total = len(pool.blocks) - 1  # but for the null block
@@ -122,6 +127,11 @@ class Balloon:
         return self.withheld + self.queue.aside
 
     # ---- Growing -----------------------------------------------------------------------------
+
+    def look_by(self, needs):
+        """`needs` tells what the scheduler will need."""
+        self.needs = needs
+        self.watch(self.queue, needs, getattr(self.cache, "pressure_word", 0))
 
     def ahead(self, now, later, surely, steps):
         """Before a step that will take `now` blocks, and `later` more in those to come: takes what
@@ -224,16 +234,6 @@ class Balloon:
         return added
 
     # ---- Shrinking ---------------------------------------------------------------------------
-
-    def rests(self):
-        """Whether a busy engine may leave out settle() after this step: nothing is to be handed back
-        yet, or the step was like the one before, and where steps are short, every microsecond is
-        felt."""
-        if self.pinning:
-            return True
-        if self.cache.pressure() or self.queue.condemned:
-            return False
-        return self.calm % SETTLE_EVERY or time.monotonic() < self.hand_back_at
 
     def settle(self, idle):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.

@@ -1,8 +1,8 @@
 # Runs once in every Python process, as a pending call: perhaps in the middle of somebody's import,
 # so it touches `sys` and nothing else. The adapters are loaded when the engine they know is found.
 #
-# Given by python.cpp: SOURCES, the text of each adapter module by name, and the types FreeBlocks and
-# Demand.
+# Given by python.cpp: SOURCES, the text of each adapter module by name, and the types FreeBlocks,
+# Demand and Glance.
 import sys
 
 # The top package of an engine, and the adapter that knows it.
@@ -94,6 +94,7 @@ if "_kvcached" not in sys.modules:
     package.__getattr__ = load
     package.FreeBlocks = FreeBlocks
     package.Demand = Demand
+    package.Glance = Glance
     package.__path__ = []
     package.finder = Finder(SOURCES)
     sys.modules["_kvcached"] = package

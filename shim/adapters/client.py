@@ -9,8 +9,8 @@ Nothing here raises because the library refuses: calls answer the library's resu
 import ctypes
 import functools
 import operator
-from ctypes import (POINTER, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_uint,
-                    c_uint32, c_uint64, c_void_p, sizeof)
+from ctypes import (POINTER, Structure, addressof, byref, c_char_p, c_int, c_int64, c_size_t,
+                    c_uint, c_uint32, c_uint64, c_void_p, sizeof)
 
 OK = 0
 INVALID = -1
@@ -144,12 +144,14 @@ class Cache:
         self._library = library
         self._handle = handle
         self._ranges = (_Range * _RANGES)()
-        # Blocks that should be released soon, because others are entitled to their memory. Asked
-        # after every step, where a function of this language would cost more than the rest.
-        self.pressure = functools.partial(_value, library._cache_pressure_word(handle).contents)
+        # Blocks that should be released soon, because others are entitled to their memory; and
+        # where the library tells them, for who asks after every step.
+        word = library._cache_pressure_word(handle).contents
+        self.pressure = functools.partial(_value, word)
+        self.pressure_word = addressof(word)
 
     def destroy(self):
-        self.pressure = int  # the word is the library's
+        self.pressure, self.pressure_word = int, 0  # the word is the library's
         return self._library._cache_destroy(self._handle)
 
     def stripes(self):

@@ -9,6 +9,7 @@
 #include "shim/adapters/python_abi.hpp"
 #include "shim/adapters/python_free_blocks.hpp"
 #include "shim/adapters/vllm_demand.hpp"
+#include "shim/adapters/vllm_glance.hpp"
 
 extern "C" {
 extern const char kvcached_source_bootstrap[];
@@ -63,7 +64,8 @@ bool fill(const Python& python, PyObject* globals) noexcept {
   }
   filled = put(python, globals, "SOURCES", sources) && filled;
   return put(python, globals, "FreeBlocks", free_blocks_type()) &&
-         put(python, globals, "Demand", vllm_demand_type()) && filled;
+         put(python, globals, "Demand", vllm_demand_type()) &&
+         put(python, globals, "Glance", vllm_glance_type()) && filled;
 }
 
 // Runs in the main thread, with the interpreter's lock, between two of its instructions.

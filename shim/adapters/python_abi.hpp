@@ -30,6 +30,7 @@ struct PyMember {  // PyMemberDef. NOLINT(clang-analyzer-optin.performance.Paddi
   int flags;
   const char* doc;
 };
+constexpr int kDouble = 4;    // T_DOUBLE
 constexpr int kSsize = 19;    // T_PYSSIZET
 constexpr int kReadOnly = 1;  // READONLY
 
@@ -73,6 +74,7 @@ struct Python {
   USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))             \
   USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))     \
   USE(ssize_t, PyObject_Size, (PyObject*))                             \
+  USE(int, PyObject_IsInstance, (PyObject*, PyObject*))                \
   USE(int, PyObject_IsTrue, (PyObject*))                               \
   USE(PyObject*, PySequence_GetItem, (PyObject*, ssize_t))             \
   USE(PyObject*, PyObject_GetIter, (PyObject*))                        \

@@ -408,4 +408,9 @@ PyObject* make() noexcept {
 
 PyObject* free_blocks_type() noexcept { return once<&make>(); }
 
+FreeCounts free_counts(PyObject* instance) noexcept {
+  const Words& w = body<Words>(instance);
+  return {w.free, w.loose, w.condemned};
+}
+
 }  // namespace kvcached::adapters

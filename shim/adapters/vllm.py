@@ -112,7 +112,7 @@ def engine_core(module):
                     ranks.complete()
             allocation = frame.allocation
             if allocation is not None and allocation.balloon is not None:
-                self._kvcached = allocation
+                self._kvcached, self._kvcached_rests = allocation, allocation.balloon.rests
                 if ranks is not None:
                     ranks.watch(self)
                 if wakes:
@@ -156,14 +156,14 @@ def engine_core(module):
         "post_step": (("self", "model_executed"), post_step),
         "shutdown": (("self",), shutdown),
     })
-    module.EngineCore._kvcached = None
+    module.EngineCore._kvcached = module.EngineCore._kvcached_rests = None
     wakes = vllm_idle.wrap(module, settle)
 
 
 def after_step(engine):
     """Never raises."""
-    allocation = engine._kvcached
-    if allocation is not None and not (engine.scheduler.running and allocation.balloon.rests()):
+    rests = engine._kvcached_rests
+    if rests is not None and not rests(engine.scheduler):
         settle(engine)
 
 
@@ -428,31 +428,37 @@ def with_room(manager, balloon, attempt, reserved):
 def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
-            balloon = balloon_of(self)
-            try:
-                calm = balloon is not None and balloon.calm and balloon.needs.same(self)
-            except Exception:
-                calm = False  # what is wrong is found out below
-            if calm:
-                balloon.calm -= 1
-            elif balloon is not None:
-                manager = self.kv_cache_manager
-                try:
-                    ahead(balloon, self)
-                except Exception as error:
-                    balloon.fail(error)
-                # Where nothing can be missing, the engine's own function is called, unwrapped.
-                if balloon.sure:
-                    for name in RETRIED:
-                        manager.__dict__.pop(name, None)
-                elif "allocate_slots" not in manager.__dict__:
-                    for name in RETRIED:
-                        if hasattr(type(manager), name):
-                            setattr(manager, name, retrying(manager, name, balloon))
+            glance = self._kvcached
+            if glance is None or not glance(self):
+                prepare(self)
             return original(self, *args, **kwargs)
         return wrapper
 
     seams.wrap(module.Scheduler, {"schedule": (("self",), schedule)})
+    module.Scheduler._kvcached = None
+
+
+def prepare(scheduler):
+    """Before a step that may lack something. Never raises."""
+    balloon = balloon_of(scheduler)
+    if balloon is None:
+        if scheduler._kvcached is not None:
+            scheduler._kvcached = None
+        return
+    manager = scheduler.kv_cache_manager
+    try:
+        ahead(balloon, scheduler)
+    except Exception as error:
+        balloon.fail(error)
+    # Where nothing can be missing, the engine's own function is called, unwrapped.
+    if balloon.sure:
+        for name in RETRIED:
+            manager.__dict__.pop(name, None)
+    elif "allocate_slots" not in manager.__dict__:
+        for name in RETRIED:
+            if hasattr(type(manager), name):
+                setattr(manager, name, retrying(manager, name, balloon))
+    scheduler._kvcached = balloon.glance
 
 
 def balloon_of(scheduler):
@@ -468,8 +474,8 @@ def ahead(balloon, scheduler):
     if not balloon.blind:
         try:
             if balloon.needs is None:
-                balloon.needs = vllm_cache.Needs(scheduler)
-            needs = balloon.needs.look(scheduler)
+                balloon.look_by(vllm_cache.Needs(scheduler))
+            needs = balloon.seen() or balloon.needs.look(scheduler)
         except Exception as error:
             balloon.blind = True
             log.warning("kvcached: %r; growing on demand only", error)

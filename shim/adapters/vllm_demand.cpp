@@ -135,11 +135,8 @@ bool look_at_lines(Core& core, PyObject* scheduler, Waiting& waiting) {
   });
 }
 
-PyObject* answer(ssize_t now, ssize_t later, ssize_t surely, ssize_t steps) noexcept {
-  return python.Py_BuildValue("(nnnn)", now, later, surely, steps);
-}
-
-PyObject* look(Core& core, PyObject* scheduler) {
+// False with an error set.
+bool look_at(Core& core, PyObject* scheduler, Look& out) {
   const Owned running(python.PyObject_GetAttr(scheduler, running_name));
   const ssize_t count = running ? python.PyObject_Size(running.get()) : -1;
   bool in_prefill = false;
@@ -148,18 +145,19 @@ PyObject* look(Core& core, PyObject* scheduler) {
   if (count < 0 || !look_for_prefill(core, running.get(), count, in_prefill) ||
       !look_at_lines(core, scheduler, waiting) ||
       (waiting.count != 0 && !number_of(scheduler, most_name, most)))
-    return nullptr;
+    return false;
   const ssize_t prefill = in_prefill ? core.budget : 0;
   const ssize_t now = count * core.a_step, later = count * core.a_horizon, room = most - count;
   if (waiting.count == 0 || room <= 0) {
     core.running = count;
     const bool alike = waiting.count == 0 && !in_prefill;
-    return answer(now + prefill, later, now + prefill, alike ? kHorizon : 0);
+    out = {now + prefill, later, now + prefill, alike ? kHorizon : 0};
+    return true;
   }
   // Others may need more than these; and whoever did not get in although there seemed to be room
   // needs more than is known here.
   const auto looked_at = static_cast<ssize_t>(waiting.first.size());
-  if (looked_at == 0) return wrong("a line that is not empty, and nobody in it");
+  if (looked_at == 0) return wrong("a line that is not empty, and nobody in it") != nullptr;
   const bool known =
       waiting.count == looked_at &&
       std::find_first_of(waiting.first.begin(), waiting.first.end(), core.first.begin(),
@@ -170,18 +168,30 @@ PyObject* look(Core& core, PyObject* scheduler) {
   const ssize_t new_ones =
       coming > looked_at ? waiting.blocks * coming / looked_at : waiting.blocks;
   const ssize_t step = std::min(core.budget, new_ones);
-  return answer(now + (in_prefill ? prefill : step),
-                later + std::min(new_ones - step, kAheadSteps * core.budget), surely, 0);
+  out = {now + (in_prefill ? prefill : step),
+         later + std::min(new_ones - step, kAheadSteps * core.budget), surely, 0};
+  return true;
+}
+
+PyObject* look(Core& core, PyObject* scheduler) {
+  Look seen;
+  if (!look_at(core, scheduler, seen)) return nullptr;
+  return python.Py_BuildValue("(nnnn)", seen.now, seen.later, seen.surely, seen.steps);
+}
+
+// Below 0 with an error set.
+int is_same(const Core& core, PyObject* scheduler) noexcept {
+  for (const Owned& name : core.lines) {
+    const ssize_t waiting = length_of(scheduler, name.get());
+    if (waiting != 0) return waiting < 0 ? -1 : 0;
+  }
+  const ssize_t count = length_of(scheduler, running_name);
+  return count < 0 ? -1 : static_cast<int>(count <= core.running);
 }
 
 PyObject* same(Core& core, PyObject* scheduler) {
-  for (const Owned& name : core.lines) {
-    const ssize_t waiting = length_of(scheduler, name.get());
-    if (waiting < 0) return nullptr;
-    if (waiting > 0) return python.PyBool_FromLong(0);
-  }
-  const ssize_t count = length_of(scheduler, running_name);
-  return count < 0 ? nullptr : python.PyBool_FromLong(count <= core.running ? 1 : 0);
+  const int is = is_same(core, scheduler);
+  return is < 0 ? nullptr : python.PyBool_FromLong(is);
 }
 
 PyObject* forget(Core& core, PyObject*) {
@@ -254,5 +264,22 @@ PyObject* make() noexcept {
 }  // namespace
 
 PyObject* vllm_demand_type() noexcept { return once<&make>(); }
+
+bool look_ahead(PyObject* instance, PyObject* scheduler, Look& out) noexcept {
+  Core* const core = body<Body>(instance).core;
+  if (core == nullptr) return wrong("begin() was not called") != nullptr;
+  try {
+    return look_at(*core, scheduler, out);
+  } catch (const std::bad_alloc&) {
+    return python.PyErr_NoMemory() != nullptr;
+  }
+}
+
+int is_same(PyObject* instance, PyObject* scheduler) noexcept {
+  const Core* const core = body<Body>(instance).core;
+  if (core != nullptr) return is_same(*core, scheduler);
+  wrong("begin() was not called");
+  return -1;
+}
 
 }  // namespace kvcached::adapters

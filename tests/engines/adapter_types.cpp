@@ -1,6 +1,7 @@
 // The types that the library gives to the adapters, for tests that run without it.
 #include "shim/adapters/python_free_blocks.hpp"
 #include "shim/adapters/vllm_demand.hpp"
+#include "shim/adapters/vllm_glance.hpp"
 
 using kvcached::adapters::PyObject;
 
@@ -10,4 +11,8 @@ extern "C" __attribute__((visibility("default"))) PyObject* kvcached_free_blocks
 
 extern "C" __attribute__((visibility("default"))) PyObject* kvcached_vllm_demand_type() {
   return kvcached::adapters::vllm_demand_type();
+}
+
+extern "C" __attribute__((visibility("default"))) PyObject* kvcached_vllm_glance_type() {
+  return kvcached::adapters::vllm_glance_type();
 }

@@ -170,7 +170,7 @@ class Idle(unittest.TestCase):
         engine = worlds.Engine(library)
         self.burst(engine)
         engine.add("late", range(50000, 50020), 100)
-        while engine.balloon.calm % worlds.package.balloon.SETTLE_EVERY != 5:
+        while engine.balloon.calm % 8 != 5:
             engine.step()
         before = engine.cache.backed_blocks()
         library.pool_blocks = before - 20

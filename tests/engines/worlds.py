@@ -32,7 +32,8 @@ def native_types():
     """The types that the library would give."""
     library = ctypes.PyDLL(str(BUILD / "tests" / "libadapter_types.so"))
     found = {}
-    for name, function in (("FreeBlocks", "free_blocks"), ("Demand", "vllm_demand")):
+    for name, function in (("FreeBlocks", "free_blocks"), ("Demand", "vllm_demand"),
+                           ("Glance", "vllm_glance")):
         make = getattr(library, "kvcached_%s_type" % function)
         make.restype = ctypes.py_object
         found[name] = make()

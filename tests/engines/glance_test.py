@@ -1,0 +1,181 @@
+"""What is looked at around each step of vLLM's scheduler, without an engine: _kvcached.Glance."""
+import ctypes
+import time
+import types
+import unittest
+
+import worlds
+
+Glance = worlds.package.Glance
+
+
+class Request:
+    def __init__(self, num_tokens=40):
+        self.num_tokens = num_tokens
+        self.is_prefill_chunk = False
+
+
+class Looking(Glance):
+    """As a balloon is, with 40 blocks in stripes of 8, all of them there."""
+
+    def __init__(self, scheduler, word=0, pressure=lambda: 0):
+        blocks = [types.SimpleNamespace(block_id=i, ref_cnt=0, block_hash=None)
+                  for i in range(41)]
+        self.queue = worlds.package.striped_queue.StripedQueue(blocks, [(0, 9)] + [
+            (first, 8) for first in range(9, 41, 8)], lambda count: None)
+        self.queue.add(1, 40)
+        self.cache = types.SimpleNamespace(pressure=pressure)
+        self.keep_cached = 4
+        self.sure = True
+        self.needs = worlds.package.vllm_cache.Needs(scheduler)
+        self.watch(self.queue, self.needs, word)
+
+
+def scheduler(running=0, waiting=0):
+    return types.SimpleNamespace(
+        running=[Request() for _ in range(running)], waiting=[Request() for _ in range(waiting)],
+        max_num_running_reqs=64, max_num_scheduled_tokens=1024, num_lookahead_tokens=0,
+        kv_cache_config=types.SimpleNamespace(kv_cache_groups=[
+            types.SimpleNamespace(kv_cache_spec=types.SimpleNamespace(block_size=16))]))
+
+
+class Before(unittest.TestCase):
+    def test_a_step_for_which_all_is_there_needs_nothing_nor_do_those_like_it(self):
+        engine = scheduler(running=3)
+        looking = Looking(engine)
+        looking.arrived, looking.idle, looking.keep = 7, True, 0
+        self.assertTrue(looking.glance(engine))
+        self.assertEqual((looking.arrived, looking.idle, looking.keep), (0, 0, 3))
+        calm = looking.calm
+        self.assertGreater(calm, 8)
+        self.assertTrue(looking.glance(engine))
+        self.assertEqual(looking.calm, calm - 1)
+        engine.running.pop()
+        self.assertTrue(looking.glance(engine), "one less takes no more")
+        self.assertEqual(looking.calm, calm - 2)
+        self.assertIsNone(looking.seen())
+
+    def test_who_comes_is_looked_at_whatever_was_said_before(self):
+        engine = scheduler(running=3)
+        looking = Looking(engine)
+        self.assertTrue(looking.glance(engine))
+        engine.waiting.append(Request())
+        self.assertTrue(looking.glance(engine), "there is enough for it")
+        self.assertEqual(looking.calm, 0)
+        engine.waiting = [Request(400), Request(400)]
+        self.assertFalse(looking.glance(engine))
+
+    def test_what_was_seen_is_told_once(self):
+        engine = scheduler(waiting=40)
+        looking = Looking(engine)
+        expected = worlds.package.vllm_cache.Needs(engine).look(engine)
+        self.assertFalse(looking.glance(engine))
+        self.assertEqual(looking.seen(), expected)
+        self.assertIsNone(looking.seen())
+
+    def test_cached_blocks_are_there_beyond_their_limit_only(self):
+        engine = scheduler(running=14)  # 14 now, 28 in the steps to come
+        looking = Looking(engine)
+        self.assertFalse(looking.glance(engine), "42 of 40")
+        engine.running.pop()
+        self.assertTrue(looking.glance(engine), "39 of 40, nothing of which is cached")
+        held = looking.queue.popleft_n(40)
+        for block in held:
+            block.block_hash = b"known"
+        looking.queue.append_n(held)
+        looking.calm = 0
+        self.assertFalse(looking.glance(engine), "39 of 40 - 4")
+        looking.keep_cached = 1
+        self.assertTrue(looking.glance(engine))
+
+    def test_what_speaks_against_it(self):
+        for name, value in (("expected", 1), ("sure", False), ("blind", True), ("pinning", True)):
+            with self.subTest(name):
+                engine = scheduler(running=3)
+                looking = Looking(engine)
+                setattr(looking, name, value)
+                self.assertFalse(looking.glance(engine))
+        # Others may need more than who is looked at: enough for these is not enough for sure.
+        engine = scheduler(waiting=9)
+        engine.max_num_running_reqs = 2
+        looking = Looking(engine)
+        self.assertTrue(looking.glance(engine))
+        looking.withheld = 1
+        self.assertFalse(looking.glance(engine))
+
+    def test_a_scheduler_that_is_not_known_is_looked_at_by_others(self):
+        engine = scheduler(running=3)
+        looking = Looking(engine)
+        self.assertTrue(looking.glance(engine))
+        del engine.waiting
+        self.assertFalse(looking.glance(engine), "by same()")
+        looking.calm = 0
+        self.assertFalse(looking.glance(engine), "by look()")
+        self.assertIsNone(looking.seen())
+
+    def test_without_anything_to_look_by(self):
+        engine = scheduler(running=3)
+        bare = Glance()
+        self.assertFalse(bare.glance(engine))
+        self.assertFalse(bare.rests(engine))
+        self.assertIsNone(bare.seen())
+        looking = Looking(engine)
+        for wrong in ((looking.needs, looking.needs, 0), (looking.queue, looking.queue, 0),
+                      (None, looking.needs, 0), (looking.queue, 1, 0)):
+            with self.assertRaises(ValueError):
+                bare.watch(*wrong)
+        with self.assertRaises(TypeError):
+            bare.watch(looking.queue, looking.needs)
+        with self.assertRaises(ValueError):
+            looking.watch(looking.queue, looking.needs, 0)  # a second time
+
+
+class After(unittest.TestCase):
+    def test_pressure_is_seen_where_the_library_tells_it(self):
+        word = ctypes.c_uint64(0)
+        engine = scheduler(running=3)
+        looking = Looking(engine, ctypes.addressof(word), pressure=None)
+        looking.calm = 3
+        self.assertTrue(looking.rests(engine))
+        word.value = 1
+        self.assertFalse(looking.rests(engine))
+
+    def test_a_cache_without_such_a_place_is_asked(self):
+        answers = [0, 5]
+        engine = scheduler(running=3)
+        looking = Looking(engine, pressure=lambda: answers.pop(0))
+        looking.calm = 3
+        self.assertTrue(looking.rests(engine))
+        self.assertFalse(looking.rests(engine))
+        self.assertFalse(looking.rests(engine), "it failed")
+
+    def test_a_step_unlike_the_last_is_followed_by_a_look_once_it_is_time(self):
+        engine = scheduler(running=3)
+        looking = Looking(engine)
+        looking.hand_back_at = time.monotonic() + 60
+        self.assertTrue(looking.rests(engine))
+        looking.hand_back_at = time.monotonic()
+        self.assertFalse(looking.rests(engine))
+        looking.calm = 9
+        self.assertTrue(looking.rests(engine))
+        looking.calm = 16
+        self.assertFalse(looking.rests(engine), "every eighth of those that are alike")
+
+    def test_nothing_that_runs_or_drains_or_is_pinned(self):
+        engine = scheduler(running=3)
+        looking = Looking(engine)
+        looking.calm = 3
+        self.assertTrue(looking.rests(engine))
+        looking.queue.popleft_n(3)
+        looking.queue.condemn(1, 1)
+        self.assertFalse(looking.rests(engine))
+        looking.queue.pardon()
+        self.assertTrue(looking.rests(engine))
+        engine.running.clear()
+        self.assertFalse(looking.rests(engine))
+        looking.pinning = True
+        self.assertTrue(looking.rests(engine))
+
+
+if __name__ == "__main__":
+    unittest.main()
