@@ -145,8 +145,8 @@ class Loops {
     const auto found = loops_.find(name);
     if (found == loops_.end()) throw std::runtime_error("no loop is named " + name);
     now_ = own ? &own_ : &looked_up_;
-    std::vector<double> samples;
-    for (int i = 0; i < bursts; ++i) samples.push_back(found->second());
+    std::vector<double> samples(static_cast<std::size_t>(bursts));
+    for (double& sample : samples) sample = found->second();
     return median(samples);
   }
 

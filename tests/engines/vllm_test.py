@@ -203,12 +203,13 @@ class Trouble(Checks):
 
     def test_a_line_that_is_gone_leaves_the_engine_growing_on_demand(self):
         engine = worlds.Engine(worlds.Library())
-        scheduler = engine.core.scheduler
-        scheduler.kv_holding_waiting = []
+        scheduler, known = engine.core.scheduler, worlds.package.vllm_cache.WAITING
+        scheduler.of_late = []
         engine.add("r", range(40), 60)
-        while not engine.balloon.calm:
-            engine.step()
-        del scheduler.kv_holding_waiting
+        with mock.patch.object(worlds.package.vllm_cache, "WAITING", (*known, "of_late")):
+            while not engine.balloon.calm:
+                engine.step()
+        del scheduler.of_late
         engine.step()
         self.assertTrue(engine.balloon.blind)
         engine.run()
