@@ -50,8 +50,9 @@ class Balloon(Glance):
     which are never given up for others. `report` takes a state for
     `kvcached stat`.
 
-    glance(scheduler)  before a step: it, and those that can be foreseen, need nothing that is not
-                       there; else ahead() is to be called with seen(), what was seen of them, or None
+    glance(scheduler)  before a step: it finds what it needs, and what can be foreseen is being
+                       prepared; else ahead() is to be called with seen(), what was seen, or None
+    is_told(blocks)    it makes no difference to the library to be told that so many are expected
     rests(scheduler)   whether settle() may be left out after a step
 
     What both go by are numbers (vllm_glance.cpp tells what of):
@@ -158,8 +159,7 @@ class Balloon(Glance):
         return max(self.queue.fresh, self.queue.num_free_blocks - self.keep_cached)
 
     def expect(self, blocks):
-        if blocks != self.expected and (not blocks or not self.expected or
-                                        abs(blocks - self.expected) * 4 > self.expected):
+        if not self.is_told(blocks):
             self.expected = blocks
             if self.cache is not None:
                 self.cache.expect(blocks)

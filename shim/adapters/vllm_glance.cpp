@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <new>
 
@@ -59,8 +60,21 @@ PyObject* no() noexcept {
 
 PyObject* yes() noexcept { return python.PyBool_FromLong(1); }
 
-// glance(scheduler): whether the coming step, and those that can be foreseen, need nothing that is
-// not there. Else what was seen of them is kept for seen().
+// Whether it would make no difference to tell the library that so many blocks are expected.
+bool is_told(const Words& w, ssize_t expected) noexcept {
+  if (expected == w.expected) return true;
+  return expected != 0 && w.expected != 0 && std::abs(expected - w.expected) * 4 <= w.expected;
+}
+
+// is_told(blocks), for who tells it.
+PyObject* is_told(PyObject* self, PyObject* blocks) noexcept {
+  ssize_t expected = 0;
+  if (!number(blocks, expected)) return nullptr;
+  return python.PyBool_FromLong(is_told(body<Words>(self), expected) ? 1 : 0);
+}
+
+// glance(scheduler): whether the coming step finds what it needs, and the library is preparing what
+// can be foreseen. Else what was seen of them is kept for seen().
 PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
   Words& w = body<Words>(self);
   if (w.core == nullptr || w.pinning != 0 || w.blind != 0) return no();
@@ -78,13 +92,15 @@ PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
   const FreeCounts free = free_counts(core.queue);
   const ssize_t to_be_had = std::max(free.loose, free.free - w.keep_cached);
   const bool sure = w.withheld == 0 || free.free >= seen.surely;
-  if (to_be_had < seen.now + seen.later || w.expected != 0 || w.sure == 0 || !sure) {
+  const ssize_t lacks = std::min(seen.now + seen.later - to_be_had, w.withheld);
+  if ((to_be_had < seen.now && w.withheld != 0) || !is_told(w, std::max(lacks, ssize_t{0})) ||
+      sure != (w.sure != 0)) {
     core.seen = seen;
     core.looked = true;
     return no();
   }
   w.keep = std::max(seen.now, w.keep - (w.keep >> 6) - 1);
-  w.calm = seen.steps;
+  w.calm = to_be_had < seen.now + seen.later ? 0 : seen.steps;
   w.arrived = w.idle = 0;
   return yes();
 }
@@ -154,11 +170,10 @@ PyObject* watch(PyObject* self, PyObject* arguments) noexcept {
   }
 }
 
-PyMethod methods[] = {{"watch", &watch, kArgumentTuple, nullptr},
-                      {"glance", &glance, kOneArgument, nullptr},
-                      {"seen", &seen, kNoArguments, nullptr},
-                      {"rests", &rests, kOneArgument, nullptr},
-                      {nullptr, nullptr, 0, nullptr}};
+PyMethod methods[] = {
+    {"watch", &watch, kArgumentTuple, nullptr}, {"glance", &glance, kOneArgument, nullptr},
+    {"seen", &seen, kNoArguments, nullptr},     {"is_told", &is_told, kOneArgument, nullptr},
+    {"rests", &rests, kOneArgument, nullptr},   {nullptr, nullptr, 0, nullptr}};
 
 PyObject* make() noexcept {
   if (!ready()) return nullptr;

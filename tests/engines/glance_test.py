@@ -16,7 +16,7 @@ class Request:
 
 
 class Looking(Glance):
-    """As a balloon is, with 40 blocks in stripes of 8, all of them there."""
+    """As a balloon is, with 40 blocks in stripes of 8, and 100 more that are not there."""
 
     def __init__(self, scheduler, word=0, pressure=lambda: 0):
         blocks = [types.SimpleNamespace(block_id=i, ref_cnt=0, block_hash=None)
@@ -25,6 +25,7 @@ class Looking(Glance):
             (first, 8) for first in range(9, 41, 8)], lambda count: None)
         self.queue.add(1, 40)
         self.cache = types.SimpleNamespace(pressure=pressure)
+        self.withheld = 100
         self.keep_cached = 4
         self.sure = True
         self.needs = worlds.package.vllm_cache.Needs(scheduler)
@@ -88,6 +89,29 @@ class Before(unittest.TestCase):
         looking.keep_cached = 1
         self.assertTrue(looking.glance(engine))
 
+    def test_what_the_library_prepares_already_need_not_be_told_again(self):
+        engine = scheduler(running=14)
+        looking = Looking(engine)
+        # 2 may be needed soon that are not there.
+        for expected, told in ((0, False), (1, False), (2, True), (3, False), (30, False)):
+            with self.subTest(expected=expected):
+                looking.expected, looking.calm = expected, 0
+                self.assertEqual(looking.glance(engine), told)
+                self.assertEqual(looking.calm, 0)
+        looking.keep_cached = 40
+        held = looking.queue.popleft_n(18)
+        for block in held:
+            block.block_hash = b"known"
+        looking.queue.append_n(held)  # so that 20 of 42 are lacking
+        for expected, told in ((15, False), (16, True), (20, True), (26, True), (27, False)):
+            with self.subTest(expected=expected):
+                looking.expected = expected
+                self.assertEqual(looking.glance(engine), told)
+        looking.queue.popleft_n(9)
+        self.assertFalse(looking.glance(engine), "13 for a step of 14")
+        looking.withheld = looking.expected = 0
+        self.assertTrue(looking.glance(engine), "more than there is cannot come")
+
     def test_what_speaks_against_it(self):
         for name, value in (("expected", 1), ("sure", False), ("blind", True), ("pinning", True)):
             with self.subTest(name):
@@ -99,9 +123,12 @@ class Before(unittest.TestCase):
         engine = scheduler(waiting=9)
         engine.max_num_running_reqs = 2
         looking = Looking(engine)
+        looking.withheld = 0
         self.assertTrue(looking.glance(engine))
         looking.withheld = 1
         self.assertFalse(looking.glance(engine))
+        looking.sure = False
+        self.assertTrue(looking.glance(engine), "as it was the last time")
 
     def test_a_scheduler_that_is_not_known_is_looked_at_by_others(self):
         engine = scheduler(running=3)
