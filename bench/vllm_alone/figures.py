@@ -97,11 +97,17 @@ class Row:
         self.mode, self.workload, self.metric = mode, workload, metric
         self.by_kind = {"stock": [], "elastic": []}
         self.pairs = []     # elastic / stock of pieces next to each other
-        self.rounds = []    # of whole rounds
         self.pooled = None  # of all rounds taken as one
 
     def ratio(self):
         return statistics.median(self.pairs) if self.pairs else None
+
+    def mean(self):
+        """The pairs' geometric mean, and the standard error of its logarithm, which is about its
+        own as a share. Of many noisy pairs it tells more than their median."""
+        logs = [math.log(ratio) for ratio in self.pairs]
+        error = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else None
+        return (math.exp(statistics.fmean(logs)), error) if logs else (None, None)
 
     def verdict(self):
         """met or missed, and whether the noise is too much to tell; nothing where there is no goal
@@ -143,8 +149,6 @@ def rows(records, mode):
         if comparable(pair):
             for kind, record in pair.items():
                 compared[kind].append(record)
-            for key, ratio in ratios(measured["stock"], measured["elastic"]):
-                found[key].rounds.append(ratio)
             stock, elastic = pieces(pair["stock"]), pieces(pair["elastic"])
             for piece in stock.keys() & elastic.keys():
                 for key, ratio in ratios(stock[piece], elastic[piece]):

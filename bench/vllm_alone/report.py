@@ -30,11 +30,11 @@ def comparison(records):
             spread = "%.3f–%.3f" % figures.interval(row.pairs) if row.pairs else "–"
             lines.append([mode + ", " + row.workload, row.metric, number(row.ratio(), 3), spread,
                           (goal + " " + row.verdict()).strip(), len(row.pairs),
-                          number(statistics.median(row.rounds) if row.rounds else None, 3),
+                          "%s ± %s" % tuple(number(part, 3) for part in row.mean()),
                           number(row.pooled, 3), number(row.median("stock")),
                           number(row.median("elastic"))])
     heads = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs",
-             "by rounds", "all as one", "stock", "elastic"]
+             "mean ± error", "all as one", "stock", "elastic"]
     return table(heads, lines) if lines else "No round is complete."
 
 
@@ -246,8 +246,8 @@ def write(results):
         summary(records),
         "Ratios are medians over pairs: pieces that stock and elastic did one after the other. The "
         "interval holds their median with 90 %; where it includes the goal's limit, the verdict is "
-        "within noise. Beside it stand the median of the rounds' ratios and the ratio of all rounds "
-        "as one; stock's and elastic's figures are medians of the rounds.",
+        "within noise. Beside it stand the pairs' geometric mean with its standard error, and the "
+        "ratio of all rounds as one; stock's and elastic's figures are medians of the rounds.",
         comparison(records), "## Start-up", startup(records),
         "## Memory of each engine", idle(records, manifest.get("settings", {})), memory(records),
         "## The same tokens", tokens(records),
