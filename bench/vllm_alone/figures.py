@@ -104,8 +104,9 @@ class Row:
 
     def mean(self):
         """The pairs' geometric mean, and the standard error of its logarithm, which is about its
-        own as a share. Of many noisy pairs it tells more than their median."""
-        logs = [math.log(ratio) for ratio in self.pairs]
+        own as a share. Of many noisy pairs it tells more than their median. None where there is no
+        such mean: a ratio is 0."""
+        logs = [math.log(ratio) for ratio in self.pairs] if all(self.pairs) else []
         error = statistics.stdev(logs) / math.sqrt(len(logs)) if len(logs) > 1 else None
         return (math.exp(statistics.fmean(logs)), error) if logs else (None, None)
 

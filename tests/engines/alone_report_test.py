@@ -63,6 +63,8 @@ class FiguresTest(unittest.TestCase):
         mean, error = row.mean()
         self.assertAlmostEqual(mean, 1.0)
         self.assertAlmostEqual(error, 0.283, 3)
+        row.pairs = [0.0, 1.0]
+        self.assertEqual(row.mean(), (None, None))
 
     def test_pieces_are_paired_by_their_number_whatever_the_order_of_the_workloads(self):
         one, two = repeat(tokens=100), repeat(tokens=200)
