@@ -390,16 +390,13 @@ PyObject* make() noexcept {
   id_name = python.PyUnicode_InternFromString("block_id");
   callback_name = python.PyUnicode_InternFromString("before_evicting");
   if (id_name == nullptr || callback_name == nullptr) return nullptr;
-  const auto member = [](const char* name, std::size_t offset) {
-    return PyMember{name, kSsize, head + static_cast<ssize_t>(offset), kReadOnly, nullptr};
-  };
-  static PyMember members[] = {member("size", offsetof(Words, size)),
-                               member("stripes", offsetof(Words, stripes)),
-                               member("num_free_blocks", offsetof(Words, free)),
-                               member("fresh", offsetof(Words, loose)),
-                               member("aside", offsetof(Words, aside)),
-                               member("condemned", offsetof(Words, condemned)),
-                               member("refused", offsetof(Words, refused)),
+  static PyMember members[] = {member("size", offsetof(Words, size), kReadOnly),
+                               member("stripes", offsetof(Words, stripes), kReadOnly),
+                               member("num_free_blocks", offsetof(Words, free), kReadOnly),
+                               member("fresh", offsetof(Words, loose), kReadOnly),
+                               member("aside", offsetof(Words, aside), kReadOnly),
+                               member("condemned", offsetof(Words, condemned), kReadOnly),
+                               member("refused", offsetof(Words, refused), kReadOnly),
                                {nullptr, 0, 0, 0, nullptr}};
   return make_type("_kvcached.FreeBlocks", sizeof(Words), &dealloc<Words>, methods, members);
 }

@@ -105,6 +105,12 @@ PyObject* once() noexcept {
   return made == nullptr ? nullptr : also(made);
 }
 
+// Of a number in the body, for make_type().
+inline PyMember member(const char* name, std::size_t offset, int flags,
+                       int type = kSsize) noexcept {
+  return {name, type, head + static_cast<ssize_t>(offset), flags, nullptr};
+}
+
 // `size`: of the body. What is pointed to must stay.
 PyObject* make_type(const char* name, std::size_t size, void (*dealloc)(PyObject*),
                     PyMethod* methods, PyMember* members) noexcept;

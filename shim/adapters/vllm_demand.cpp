@@ -175,8 +175,7 @@ bool look_at(Core& core, PyObject* scheduler, Look& out) {
 
 PyObject* look(Core& core, PyObject* scheduler) {
   Look seen;
-  if (!look_at(core, scheduler, seen)) return nullptr;
-  return python.Py_BuildValue("(nnnn)", seen.now, seen.later, seen.surely, seen.steps);
+  return look_at(core, scheduler, seen) ? to_python(seen) : nullptr;
 }
 
 // Below 0 with an error set.
@@ -264,6 +263,10 @@ PyObject* make() noexcept {
 }  // namespace
 
 PyObject* vllm_demand_type() noexcept { return once<&make>(); }
+
+PyObject* to_python(const Look& look) noexcept {
+  return python.Py_BuildValue("(nnnn)", look.now, look.later, look.surely, look.steps);
+}
 
 bool look_ahead(PyObject* instance, PyObject* scheduler, Look& out) noexcept {
   Core* const core = body<Body>(instance).core;

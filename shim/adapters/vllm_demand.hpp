@@ -20,6 +20,9 @@ struct Look {
   ssize_t steps = 0;   // for which that is about all that can be said
 };
 
+// As look() answers it: a new reference, or null with an error set.
+PyObject* to_python(const Look& look) noexcept;
+
 // look() and same() of an instance. False, or below 0, with an error set.
 bool look_ahead(PyObject* instance, PyObject* scheduler, Look& out) noexcept;
 int is_same(PyObject* instance, PyObject* scheduler) noexcept;

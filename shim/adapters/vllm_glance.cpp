@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <memory>
 #include <new>
+#include <optional>
+#include <utility>
 
 #include "shim/adapters/python_free_blocks.hpp"
 #include "shim/adapters/python_types.hpp"
@@ -26,8 +28,7 @@ struct Core {
   PyObject* queue;                             // FreeBlocks, which the instance's dictionary keeps
   Owned demand;                                // Demand
   const std::atomic<std::uint64_t>* pressure;  // null: the cache is asked in Python
-  Look seen;
-  bool looked = false;  // and `seen` is not used yet
+  std::optional<Look> seen;                    // and not told yet
 
   Core(PyObject* free_blocks, PyObject* needs, const void* word)
       : queue(free_blocks),
@@ -96,7 +97,6 @@ PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
   if ((to_be_had < seen.now && w.withheld != 0) || !is_told(w, std::max(lacks, ssize_t{0})) ||
       sure != (w.sure != 0)) {
     core.seen = seen;
-    core.looked = true;
     return no();
   }
   w.keep = std::max(seen.now, w.keep - (w.keep >> 6) - 1);
@@ -108,10 +108,8 @@ PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
 // seen(): what the last glance() saw and nobody has asked for, as Demand.look() answers; else None.
 PyObject* seen(PyObject* self, PyObject*) noexcept {
   Core* const core = body<Words>(self).core;
-  if (core == nullptr || !core->looked) return also(none);
-  core->looked = false;
-  const Look& s = core->seen;
-  return python.Py_BuildValue("(nnnn)", s.now, s.later, s.surely, s.steps);
+  if (core == nullptr || !core->seen) return also(none);
+  return to_python(*std::exchange(core->seen, std::nullopt));
 }
 
 // False with an error set.
@@ -181,20 +179,17 @@ PyObject* make() noexcept {
   pressure_name = python.PyUnicode_InternFromString("pressure");
   running_name = python.PyUnicode_InternFromString("running");
   if (cache_name == nullptr || pressure_name == nullptr || running_name == nullptr) return nullptr;
-  const auto member = [](const char* name, std::size_t offset, int type = kSsize) {
-    return PyMember{name, type, head + static_cast<ssize_t>(offset), 0, nullptr};
-  };
-  static PyMember members[] = {member("calm", offsetof(Words, calm)),
-                               member("keep", offsetof(Words, keep)),
-                               member("expected", offsetof(Words, expected)),
-                               member("arrived", offsetof(Words, arrived)),
-                               member("withheld", offsetof(Words, withheld)),
-                               member("keep_cached", offsetof(Words, keep_cached)),
-                               member("sure", offsetof(Words, sure)),
-                               member("idle", offsetof(Words, idle)),
-                               member("blind", offsetof(Words, blind)),
-                               member("pinning", offsetof(Words, pinning)),
-                               member("hand_back_at", offsetof(Words, hand_back_at), kDouble),
+  static PyMember members[] = {member("calm", offsetof(Words, calm), 0),
+                               member("keep", offsetof(Words, keep), 0),
+                               member("expected", offsetof(Words, expected), 0),
+                               member("arrived", offsetof(Words, arrived), 0),
+                               member("withheld", offsetof(Words, withheld), 0),
+                               member("keep_cached", offsetof(Words, keep_cached), 0),
+                               member("sure", offsetof(Words, sure), 0),
+                               member("idle", offsetof(Words, idle), 0),
+                               member("blind", offsetof(Words, blind), 0),
+                               member("pinning", offsetof(Words, pinning), 0),
+                               member("hand_back_at", offsetof(Words, hand_back_at), 0, kDouble),
                                {nullptr, 0, 0, 0, nullptr}};
   return make_type("_kvcached.Glance", sizeof(Words), &dealloc<Words>, methods, members);
 }
