@@ -187,8 +187,11 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
   }
   d->member.store(made.release(), std::memory_order_release);
   bell.listen(d->member.load()->ledger());
-  inform("joined the pool of {}: {} MiB", ledger::to_string(uuid),
-         bytes_of(d->member.load()->ledger().pool()).value >> 20);
+  try {
+    inform("joined the pool of {}: {} MiB", ledger::to_string(uuid),
+           bytes_of(d->member.load()->ledger().pool()).value >> 20);
+  } catch (const std::bad_alloc&) {  // for the words
+  }
   return d->member.load(std::memory_order_relaxed);
 }
 
@@ -222,15 +225,16 @@ std::optional<PoolView> Process::pool_view(driver::DeviceId device) noexcept {
 }
 
 bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
-  ledger::Figures figures = member::figures_of(registry, id, m.longest_request());
+  auto figures = member::figures_of(registry, id, m.longest_request());
+  if (!figures) return true;  // what was told before stands until the next time, which is soon
   if (const PlainReport report = plain_report.load()) {
     const PlainMemory plain = report(id);
-    figures.plain = plain.held;
-    figures.plain_peak = plain.peak;
+    figures->plain = plain.held;
+    figures->plain_peak = plain.peak;
   }
-  if (m.sequence().described()) figures.fitting = m.sequence().current();
-  m.ledger().publish(figures);
-  return static_cast<bool>(figures.want);
+  if (m.sequence().described()) figures->fitting = m.sequence().current();
+  m.ledger().publish(*figures);
+  return static_cast<bool>(figures->want);
 }
 
 bool Process::State::keep_house() noexcept {
@@ -422,14 +426,11 @@ void Process::context_closing(driver::ContextId context) noexcept {
 void Process::context_closed(driver::ContextId context, bool gone) noexcept {
   driver::context_closed(context, gone);
   if (!gone) return;
-  try {
-    for (const auto& buffer : state_.registry.take_all(context)) {
-      claimed(buffer);
-      state_.unname(*buffer);
-      if (buffer->abandon() == cache::Result::not_now) state_.registry.bury(buffer);
-    }
-  } catch (...) {
-    warn("no memory to free the allocations of a destroyed context");
+  cache::Row row = state_.registry.take_all(context);
+  while (const std::shared_ptr<cache::Buffer> buffer = row.pop()) {
+    claimed(buffer);
+    state_.unname(*buffer);
+    if (buffer->abandon() == cache::Result::not_now) state_.registry.bury(buffer);
   }
 }
 

@@ -185,7 +185,7 @@ bool Cache::finished() const noexcept {
   return finished_;
 }
 
-CacheStats Cache::stats() const noexcept {
+CacheStats Cache::stats() const {
   CacheStats stats;
   std::vector<bool> live(stripes_.size());
   std::vector<bool> pinned(stripes_.size());

@@ -157,8 +157,8 @@ class Cache final : public Worker {
   bool finished() const noexcept override;
   bool closed() const noexcept;
 
-  // Makes no driver call, but looks at every piece: not for hot paths.
-  CacheStats stats() const noexcept;
+  // Makes no driver call, but looks at every piece: not for hot paths. Throws std::bad_alloc.
+  CacheStats stats() const;
   // The stripes in order of blocks; the same for the cache's life.
   std::span<const BlockRange> stripes() const noexcept { return plan_.stripes(); }
   driver::ContextId context() const noexcept { return buffers_.front()->context(); }

@@ -8,6 +8,17 @@
 
 namespace kvcached::cache {
 
+void Row::push(std::shared_ptr<Buffer> buffer) noexcept {
+  buffer->behind_ = std::move(first_);
+  first_ = std::move(buffer);
+}
+
+std::shared_ptr<Buffer> Row::pop() noexcept {
+  std::shared_ptr<Buffer> buffer = std::move(first_);
+  if (buffer != nullptr) first_ = std::move(buffer->behind_);
+  return buffer;
+}
+
 bool Registry::add(std::shared_ptr<Buffer> buffer) noexcept {
   const std::unique_lock lock(mutex_);
   try {
@@ -53,12 +64,12 @@ Lookup Registry::take(driver::Address base) noexcept {
   return lookup;
 }
 
-std::vector<std::shared_ptr<Buffer>> Registry::take_all(driver::ContextId context) noexcept {
-  std::vector<std::shared_ptr<Buffer>> taken;
+Row Registry::take_all(driver::ContextId context) noexcept {
+  Row taken, stay;
   const std::unique_lock lock(mutex_);
   for (auto it = by_base_.begin(); it != by_base_.end();) {
     if (it->second->context() == context) {
-      taken.push_back(std::move(it->second));
+      taken.push(std::move(it->second));
       it = by_base_.erase(it);
     } else {
       ++it;
@@ -66,34 +77,34 @@ std::vector<std::shared_ptr<Buffer>> Registry::take_all(driver::ContextId contex
   }
   count_.store(by_base_.size(), std::memory_order_release);
   // Those that are still to be ended, too: no call may be made in their context any more.
-  const auto stay = std::partition(buried_.begin(), buried_.end(), [&](const auto& buffer) {
-    return buffer->context() != context;
-  });
-  taken.insert(taken.end(), std::make_move_iterator(stay), std::make_move_iterator(buried_.end()));
-  buried_.erase(stay, buried_.end());
+  while (std::shared_ptr<Buffer> buffer = buried_.pop())
+    (buffer->context() == context ? taken : stay).push(std::move(buffer));
+  while (std::shared_ptr<Buffer> buffer = stay.pop()) buried_.push(std::move(buffer));
   return taken;
 }
 
 void Registry::bury(std::shared_ptr<Buffer> buffer) noexcept {
   const std::unique_lock lock(mutex_);
-  buried_.push_back(std::move(buffer));
+  buried_.push(std::move(buffer));
 }
 
 bool Registry::tend() noexcept {
-  std::vector<std::shared_ptr<Buffer>> buried;
-  {
-    const std::unique_lock lock(mutex_);
-    buried.swap(buried_);
+  Row left;
+  for (;;) {
+    std::shared_ptr<Buffer> buffer;
+    {
+      const std::unique_lock lock(mutex_);
+      buffer = buried_.pop();
+    }
+    if (buffer == nullptr) break;
+    if (buffer->destroy() == Result::not_now) left.push(std::move(buffer));
   }
-  std::erase_if(buried, [](const std::shared_ptr<Buffer>& buffer) {
-    return buffer->destroy() != Result::not_now;
-  });
   const std::unique_lock lock(mutex_);
-  buried_.insert(buried_.end(), buried.begin(), buried.end());
+  while (std::shared_ptr<Buffer> buffer = left.pop()) buried_.push(std::move(buffer));
   return !buried_.empty();
 }
 
-std::vector<std::shared_ptr<Buffer>> Registry::buffers() const noexcept {
+std::vector<std::shared_ptr<Buffer>> Registry::buffers() const {
   std::vector<std::shared_ptr<Buffer>> all;
   const std::shared_lock lock(mutex_);
   all.reserve(by_base_.size());
@@ -101,7 +112,7 @@ std::vector<std::shared_ptr<Buffer>> Registry::buffers() const noexcept {
   return all;
 }
 
-std::vector<std::shared_ptr<Worker>> Registry::workers() const noexcept {
+std::vector<std::shared_ptr<Worker>> Registry::workers() const {
   std::vector<std::shared_ptr<Worker>> all;
   if (empty()) return all;
   for (const std::shared_ptr<Buffer>& buffer : buffers()) {

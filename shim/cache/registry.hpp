@@ -27,6 +27,26 @@ struct Lookup {
   Bytes offset;  // of the address in the buffer
 };
 
+// Buffers in a row, which takes no memory: each holds the next. One that is in a row is in no
+// other.
+class Row {
+ public:
+  Row() = default;
+  Row(Row&&) noexcept = default;
+  Row& operator=(Row&&) = delete;
+  ~Row() {
+    while (pop() != nullptr) {
+    }
+  }
+
+  bool empty() const noexcept { return first_ == nullptr; }
+  void push(std::shared_ptr<Buffer> buffer) noexcept;
+  std::shared_ptr<Buffer> pop() noexcept;  // the last one pushed; null: empty
+
+ private:
+  std::shared_ptr<Buffer> first_;
+};
+
 // Thread-safe. Buffers are shared: one that a thread takes out stays valid for those who found it
 // before, and answers `lost` once it is destroyed.
 class Registry {
@@ -44,16 +64,17 @@ class Registry {
   // address finds it unknown. interior: told, not taken.
   Lookup take(driver::Address base) noexcept;
   // Takes out all buffers of a context.
-  std::vector<std::shared_ptr<Buffer>> take_all(driver::ContextId context) noexcept;
+  Row take_all(driver::ContextId context) noexcept;
 
   // Keeps a taken buffer that could not be destroyed yet (not_now).
   void bury(std::shared_ptr<Buffer> buffer) noexcept;
   // Tries again to destroy the buried. True when some are left.
   bool tend() noexcept;
 
-  std::vector<std::shared_ptr<Buffer>> buffers() const noexcept;
+  // Throws std::bad_alloc, as the next.
+  std::vector<std::shared_ptr<Buffer>> buffers() const;
   // The workers of all buffers, each once: what the agent drives.
-  std::vector<std::shared_ptr<Worker>> workers() const noexcept;
+  std::vector<std::shared_ptr<Worker>> workers() const;
   // Sum of the sizes that the engine asked for.
   Bytes requested() const noexcept;
 
@@ -63,7 +84,7 @@ class Registry {
 
   mutable std::shared_mutex mutex_;
   std::map<driver::Address, std::shared_ptr<Buffer>> by_base_;
-  std::vector<std::shared_ptr<Buffer>> buried_;
+  Row buried_;
   std::atomic<std::size_t> count_{0};
   // All buffers, now and before, lie in [low_, high_). Written before `count_`.
   std::atomic<driver::Address> low_{~driver::Address{0}}, high_{0};

@@ -1,8 +1,17 @@
 #include "shim/driver/capture_gate.hpp"
 
+#include <new>
+
 #include "shim/driver/immortal.hpp"
 
 namespace kvcached::driver {
+
+bool CaptureGate::opening(const Lock& /*held*/) noexcept try {
+  captures_.reserve(captures_.size() + 1);
+  return true;
+} catch (const std::bad_alloc&) {
+  return false;
+}
 
 void CaptureGate::opened(const Lock& /*held*/, ContextId context, CapturedStream stream) noexcept {
   captures_.push_back({context, stream});

@@ -111,17 +111,10 @@ class CudaDriver final : public Driver {
     if (exiting) return Status::lost;
     if (!undo_refused(at, size)) return Status::failed;
     const auto lock = lock_peers();
-    const auto result = cuda_.cuMemMap(at, size.value, 0, handle.value, 0);
-    if (result != CUDA_SUCCESS) {
-      return status_of(result, "cuMemMap");
-    }
-    const auto access = allow(at, size, device);
-    if (access != CUDA_SUCCESS) {
-      if (cuda_.cuMemUnmap(at, size.value) != CUDA_SUCCESS) refused_to_unmap(at, size);
-      return status_of(access, "cuMemSetAccess");
-    }
-    if (lock) peers_.mapped(at, {size, device});
-    return Status::ok;
+    if (lock && !peers_.mapped(at, {size, device})) return Status::failed;
+    const Status status = map_with_access(at, size, handle, device);
+    if (lock && status != Status::ok) peers_.unmapped(at);
+    return status;
   }
 
   Status unmap(Address at, Bytes size) noexcept override {
@@ -238,7 +231,10 @@ class CudaDriver final : public Driver {
   void context_seen(DeviceId device, ContextId context) noexcept {
     contexts_.seen(context);
     const std::lock_guard lock(latest_mutex_);
-    latest_[device.ordinal] = context;
+    try {
+      latest_[device.ordinal] = context;
+    } catch (const std::bad_alloc&) {  // seen at the next allocation
+    }
   }
 
   void context_closing(ContextId context) noexcept {
@@ -277,6 +273,19 @@ class CudaDriver final : public Driver {
     Address at;
     Bytes size;
   };
+
+  Status map_with_access(Address at, Bytes size, Handle handle, DeviceId device) noexcept {
+    const auto result = cuda_.cuMemMap(at, size.value, 0, handle.value, 0);
+    if (result != CUDA_SUCCESS) {
+      return status_of(result, "cuMemMap");
+    }
+    const auto access = allow(at, size, device);
+    if (access != CUDA_SUCCESS) {
+      if (cuda_.cuMemUnmap(at, size.value) != CUDA_SUCCESS) refused_to_unmap(at, size);
+      return status_of(access, "cuMemSetAccess");
+    }
+    return Status::ok;
+  }
 
   // A mapping without access that would not go: to our callers nothing is mapped there.
   void refused_to_unmap(Address at, Bytes size) noexcept {

@@ -1,6 +1,7 @@
 #include "shim/hooks/accounts.hpp"
 
 #include <algorithm>
+#include <new>
 
 #include "shim/driver/immortal.hpp"
 #include "shim/process.hpp"
@@ -10,18 +11,19 @@ namespace kvcached::hooks {
 using driver::Address;
 using driver::DeviceId;
 
-void Accounts::took(Address at, Taken what) noexcept {
+// Where an entry is listed, its device is, too: that comes first, as either may fail.
+void Accounts::took(Address at, Taken what) noexcept try {
   const std::lock_guard lock(mutex_);
+  Held& held = held_[what.device.ordinal];
   if (plain_.emplace(at, what).second) {
-    hold(what);
+    held.add(what.size);
   }
+} catch (const std::bad_alloc&) {
 }
 
-void Accounts::hold(Taken what) noexcept {
-  Bytes& held = held_[what.device.ordinal];
-  Bytes& peak = peak_[what.device.ordinal];
-  held += what.size;
-  peak = std::max(peak, held);
+void Accounts::Held::add(Bytes size) noexcept {
+  now += size;
+  peak = std::max(peak, now);
 }
 
 std::optional<Taken> Accounts::gave(Address at) noexcept {
@@ -32,15 +34,21 @@ std::optional<Taken> Accounts::gave(Address at) noexcept {
   }
   const Taken what = found->second;
   plain_.erase(found);
-  held_[what.device.ordinal] -= what.size;
+  drop(what);
   return what;
 }
 
-void Accounts::created(std::uint64_t handle, Taken what) noexcept {
+void Accounts::drop(Taken what) noexcept {
+  held_.find(what.device.ordinal)->second.now -= what.size;
+}
+
+void Accounts::created(std::uint64_t handle, Taken what) noexcept try {
   const std::lock_guard lock(mutex_);
+  Held& held = held_[what.device.ordinal];
   if (extents_.emplace(handle, Extent{what, 1}).second) {
-    hold(what);
+    held.add(what.size);
   }
+} catch (const std::bad_alloc&) {
 }
 
 void Accounts::retained(std::uint64_t handle) noexcept {
@@ -56,12 +64,13 @@ void Accounts::released(std::uint64_t handle) noexcept {
   drop_user(handle);
 }
 
-void Accounts::mapped(Address at, std::uint64_t handle) noexcept {
+void Accounts::mapped(Address at, std::uint64_t handle) noexcept try {
   const std::lock_guard lock(mutex_);
   const auto found = extents_.find(handle);
   if (found != extents_.end() && mappings_.emplace(at, handle).second) {
     ++found->second.users;
   }
+} catch (const std::bad_alloc&) {
 }
 
 void Accounts::unmapped(Address at, Bytes size) noexcept {
@@ -80,22 +89,24 @@ void Accounts::drop_user(std::uint64_t handle) noexcept {
   }
   const Taken what = found->second.what;
   extents_.erase(found);
-  held_[what.device.ordinal] -= what.size;
+  drop(what);
 }
 
-Bytes Accounts::held(DeviceId device) noexcept {
+Accounts::Held Accounts::on(DeviceId device) noexcept {
   const std::lock_guard lock(mutex_);
-  return held_[device.ordinal];
+  const auto found = held_.find(device.ordinal);
+  return found == held_.end() ? Held{} : found->second;
 }
 
-Bytes Accounts::peak(DeviceId device) noexcept {
-  const std::lock_guard lock(mutex_);
-  return peak_[device.ordinal];
-}
+Bytes Accounts::held(DeviceId device) noexcept { return on(device).now; }
 
-Bytes Accounts::first_outside(DeviceId device, View view, Bytes value) noexcept {
+Bytes Accounts::peak(DeviceId device) noexcept { return on(device).peak; }
+
+Bytes Accounts::first_outside(DeviceId device, View view, Bytes value) noexcept try {
   const std::lock_guard lock(mutex_);
   return outside_.emplace(std::pair(device.ordinal, view), value).first->second;
+} catch (const std::bad_alloc&) {
+  return value;
 }
 
 Accounts& accounts() noexcept {

@@ -22,7 +22,8 @@ struct Taken {
 // for itself; cuMemGetInfo leaves that out.
 enum class View : std::uint8_t { driver, management };
 
-// Thread-safe. What is not listed is ignored: it was taken before the library looked.
+// Thread-safe. What is not listed is ignored: it was taken before the library looked, or there was
+// no memory to list it.
 class Accounts {
  public:
   void took(driver::Address at, Taken what) noexcept;
@@ -50,15 +51,19 @@ class Accounts {
     Taken what;
     std::uint32_t users = 0;  // handles and mappings
   };
+  struct Held {
+    Bytes now, peak;
+    void add(Bytes size) noexcept;
+  };
   void drop_user(std::uint64_t handle) noexcept;
-  void hold(Taken what) noexcept;
+  void drop(Taken what) noexcept;
+  Held on(driver::DeviceId device) noexcept;
 
   std::mutex mutex_;
   std::unordered_map<driver::Address, Taken> plain_;
   std::unordered_map<std::uint64_t, Extent> extents_;
   std::map<driver::Address, std::uint64_t> mappings_;
-  std::map<int, Bytes> held_;  // by ordinal, as the next
-  std::map<int, Bytes> peak_;
+  std::map<int, Held> held_;  // by ordinal
   std::map<std::pair<int, View>, Bytes> outside_;
 };
 

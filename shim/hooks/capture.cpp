@@ -46,6 +46,9 @@ CUresult begin(CUstream stream, F next) noexcept {
   }
   const ContextId context = context_of<ptsz>(*cuda, stream);
   const auto gate = capture_gate().hold();
+  if (!capture_gate().opening(gate)) {
+    return CUDA_ERROR_OUT_OF_MEMORY;
+  }
   const CUresult result = next();
   if (result == CUDA_SUCCESS) {
     capture_gate().opened(gate, context, identify<ptsz>(stream));

@@ -7,16 +7,18 @@
 
 namespace kvcached::member {
 
-// Calls f(cache) for each. Without memory for the list of workers it stops early: the agent, whose
-// means this is, comes by again.
+// Calls f(cache) for each, unless memory for it is lacking: false. The agent, whose means this is,
+// comes by again.
 template <class F>
-void for_caches(const cache::Registry& registry, driver::DeviceId device, F f) noexcept {
+bool for_caches(const cache::Registry& registry, driver::DeviceId device, F f) noexcept {
   try {
     for (const auto& worker : registry.workers()) {
       auto* const cache = dynamic_cast<cache::Cache*>(worker.get());
       if (cache != nullptr && cache->device() == device) f(*cache);
     }
+    return true;
   } catch (...) {
+    return false;
   }
 }
 

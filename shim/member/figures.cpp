@@ -16,8 +16,8 @@ Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
   return std::min(stats.all, stats.pinned + stripes);
 }
 
-ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
-                           Bytes longest_request) noexcept {
+std::optional<ledger::Figures> figures_of(const cache::Registry& registry, driver::DeviceId device,
+                                          Bytes longest_request) noexcept {
   ledger::Figures sum;
   try {
     std::vector<const cache::Worker*> seen;
@@ -52,7 +52,7 @@ ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId dev
       }
     }
   } catch (...) {
-    // No memory for a list: the figures stay incomplete until next time.
+    return std::nullopt;
   }
   return sum;
 }

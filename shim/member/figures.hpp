@@ -1,6 +1,8 @@
 // What a member says of itself in the pool, summed up from its buffers and workers.
 #pragma once
 
+#include <optional>
+
 #include "policy/ledger/ledger.hpp"
 #include "shim/cache/cache.hpp"
 #include "shim/cache/registry.hpp"
@@ -9,9 +11,10 @@
 namespace kvcached::member {
 
 // Looks at every piece of every buffer of the device: for the agent's thread, not for hot paths.
-// `longest_request`: what the model's longest request takes, in bytes of its blocks.
-ledger::Figures figures_of(const cache::Registry& registry, driver::DeviceId device,
-                           Bytes longest_request) noexcept;
+// `longest_request`: what the model's longest request takes, in bytes of its blocks. None: no
+// memory for the lists that it takes.
+std::optional<ledger::Figures> figures_of(const cache::Registry& registry, driver::DeviceId device,
+                                          Bytes longest_request) noexcept;
 
 // What a cache cannot do without: what is pinned, and one longest request beside it.
 Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept;

@@ -47,13 +47,14 @@ std::uint32_t Sequence::fitting(std::optional<Pages> reach, const cache::Registr
   std::uint64_t bytes = 0;
   if (__builtin_mul_overflow(need.per_token.value, need.longest, &bytes)) bytes = ~0ULL;
   std::uint64_t caches = 0;
-  for_caches(registry, device, [&](const cache::Cache& cache) {
+  const bool all = for_caches(registry, device, [&](const cache::Cache& cache) {
     const cache::CacheStats stats = cache.stats();
     need.least += least_of(stats, Bytes(bytes));
     need.pinned += stats.pinned;
     need.stripe += stats.stripe;
     ++caches;
   });
+  if (!all) return current();
   // Each of them holds a part of every token, as large as all of it for all that is known.
   if (__builtin_mul_overflow(need.per_token.value, std::max<std::uint64_t>(caches, 1), &bytes))
     bytes = ~0ULL;

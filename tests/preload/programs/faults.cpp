@@ -1,13 +1,16 @@
 // link: -lcuda
 // Everything that an engine does with elastic memory, while the driver refuses one call or another.
-// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names. Says what went
-// wrong beyond "out of memory", a line for each; "rounds N" at the end.
+// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names; or "malloc"
+// and how far apart the library's allocations are that it is refused (libraries/no_memory.cpp); or
+// "begin": all of it once, whatever is refused from the begin on. Says what went wrong beyond "out
+// of memory", a line for each; "rounds N" at the end.
 #include <dlfcn.h>
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -143,7 +146,10 @@ void capture(CUdeviceptr plain, Blocks& one, Blocks& two) {
   CUstream stream = nullptr;
   CUgraph graph = nullptr;
   cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING);
-  if (!done("begin", cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL))) return;
+  if (!done("begin", cuStreamBeginCapture_v2(stream, CU_STREAM_CAPTURE_MODE_GLOBAL))) {
+    cuStreamDestroy_v2(stream);
+    return;
+  }
   done("captured fill", cuMemsetD8Async(plain, 1, 4096, stream));
   one.release_half();
   two.acquire(8, false);
@@ -241,23 +247,24 @@ void set_faults(const char* file, const std::string& rules) {
   std::rename(fresh.c_str(), file);
 }
 
-}  // namespace
+using Act = std::function<void()>;
 
-int main(int, char** arguments) {
-  const std::string call = arguments[1];
-  const char* file = arguments[2];
-  CUdeviceptr plain = 0;
-  CUcontext context = use_gpu();
-  cuMemAlloc_v2(&plain, 4096);
-  round_name = "first";
-  everything(context, plain);
-  const std::string clean = left_over();
-  if (!clean.starts_with("0 0 0 0 ") || !clean.ends_with(" 0")) complain("left over: " + clean);
+// Until what is left is again what it was.
+void expect_left(const std::string& clean) {
+  const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(3);
+  std::string left = left_over();
+  while (left != clean && std::chrono::steady_clock::now() < limit) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    left = left_over();
+  }
+  if (left != clean) complain(left.insert(0, "left over: "));
+}
 
+// One failure, later and later; and then as many in a row.
+int refuse_calls(const std::string& call, const char* file, const Act& round, const Act& check) {
   constexpr int kErrors[] = {2, 999, 801, 1, 304};
   constexpr int kRounds = 20;
   int rounds = 0;
-  // One failure, later and later; and then as many in a row.
   for (int nth = 1; nth <= kRounds + 1 && complaints < 20; ++nth, ++rounds) {
     std::string rules;
     const bool storm = nth > kRounds;
@@ -270,16 +277,49 @@ int main(int, char** arguments) {
     }
     round_name = call + (storm ? " in a row" : " nth " + std::to_string(nth));
     set_faults(file, rules);
-    everything(context, plain);
+    round();
     set_faults(file, "");
-    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(3);
-    std::string left = left_over();
-    while (left != clean && std::chrono::steady_clock::now() < limit) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(20));
-      left = left_over();
-    }
-    if (left != clean) complain(left.insert(0, "left over: "));
+    check();
   }
+  return rounds;
+}
+
+// One allocation, later and later, until a round has none so late; and then twenty in a row.
+int refuse_memory(int step, const Act& round, const Act& check) {
+  auto* refuse = reinterpret_cast<long (*)(long, long)>(dlsym(RTLD_DEFAULT, "refuse_memory"));
+  int rounds = 0;
+  for (const long count : {1L, 20L}) {
+    for (long pass = 0; complaints < 20; pass += step, ++rounds) {
+      round_name = "malloc " + std::to_string(pass) + " x " + std::to_string(count);
+      refuse(pass, count);
+      round();
+      const bool none = refuse(0, 0) == 0;
+      check();
+      if (none) break;
+    }
+  }
+  return rounds;
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+  const std::string call = arguments[1];
+  CUdeviceptr plain = 0;
+  CUcontext context = use_gpu();
+  cuMemAlloc_v2(&plain, 4096);
+  round_name = "first";
+  everything(context, plain);
+  if (call == "begin") {
+    std::puts("rounds 1");
+    return 0;
+  }
+  const std::string clean = left_over();
+  if (!clean.starts_with("0 0 0 0 ") || !clean.ends_with(" 0")) complain("left over: " + clean);
+  const Act round = [&] { everything(context, plain); };
+  const Act check = [&] { expect_left(clean); };
+  const int rounds = call == "malloc" ? refuse_memory(std::atoi(arguments[2]), round, check)
+                                      : refuse_calls(call, arguments[2], round, check);
   std::printf("rounds %d\n", rounds);
   return 0;
 }
