@@ -440,13 +440,30 @@ int context_fault() noexcept {
   return is_fault(result) ? result : 0;
 }
 
+namespace {
+
+// Every plain allocation asks: where there is but one device, the driver is not.
+bool current_device(const Symbols& cuda, CUdevice& out) noexcept {
+  static std::atomic<int> devices{0};
+  int known = devices.load(std::memory_order_relaxed);
+  if (known == 0 && cuda.cuDeviceGetCount(&known) == CUDA_SUCCESS)
+    devices.store(known, std::memory_order_relaxed);
+  if (known == 1) {
+    out = 0;
+    return true;
+  }
+  return cuda.cuCtxGetDevice(&out) == CUDA_SUCCESS;
+}
+
+}  // namespace
+
 Status current_context(ContextId& context, DeviceId& device) noexcept {
   const Symbols* cuda = symbols();
   if (cuda == nullptr || exiting) return Status::lost;
   CUcontext now = nullptr;
   CUdevice ordinal = -1;
   if (cuda->cuCtxGetCurrent(&now) != CUDA_SUCCESS || now == nullptr ||
-      cuda->cuCtxGetDevice(&ordinal) != CUDA_SUCCESS) {
+      !current_device(*cuda, ordinal)) {
     return Status::lost;
   }
   context = ContextId{now};

@@ -20,6 +20,7 @@ TEST_P(Faults, CostMemoryForAWhileAndNothingElse) {
   auto variables = on_small_gpu(
       {{"LD_PRELOAD", library()}, {"KVCACHED_MATCH", "size>=5MiB"}, {"SIM_GPU_FAULTS", file}},
       "512MiB");
+  variables["SIM_GPU_COUNT"] = call == "cuCtxGetDevice" ? "2" : "1";  // one: it is not asked
   const auto outcome = run_program({program("faults"), call, file}, variables);
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(outcome.out, "rounds 21\n");

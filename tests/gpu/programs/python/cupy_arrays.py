@@ -18,7 +18,7 @@ raw((x.size // 256,), (256,), (x, out, cupy.float32(1.5), x.size))
 show("raw", out)
 squared = cupy.ElementwiseKernel("float32 a, float32 b", "float32 c", "c = (a - b) * (a - b)", "squared")
 show("own elementwise", squared(x, out))
-norm = cupy.ReductionKernel("float32 x", "float64 length", "(double)x * x", "a + b", "length = sqrt(a)", "0", "norm")
+norm = cupy.ReductionKernel("float32 x", "float64 length", "(double)x * x", "a + b", "length = sqrt(a)", "0", "row_length")
 show("own reduction", norm(x, axis=1))
 with cupy.cuda.Stream(non_blocking=True) as stream:
     show("stream", x + 1)
