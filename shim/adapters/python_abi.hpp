@@ -38,6 +38,7 @@ struct PySlot {  // PyType_Slot
   int slot;
   void* value;
 };
+constexpr int kSlotLength = 45, kSlotIter = 62;  // Py_sq_length, Py_tp_iter
 constexpr int kSlotDealloc = 52, kSlotMethods = 64, kSlotNew = 65, kSlotMembers = 72,
               kSlotFree = 74;
 

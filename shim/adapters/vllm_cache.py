@@ -1,6 +1,7 @@
 """vLLM: from the engine's KV allocation to an elastic cache with a balloon on its block pool."""
 
 import bisect
+import collections
 import logging
 import os
 import sys
@@ -287,7 +288,7 @@ class Needs(Demand):
                    [spec.block_size for spec in specs],
                    1 + getattr(scheduler, "num_spec_tokens", 0), scheduler.num_lookahead_tokens,
                    copied, scheduler.max_num_scheduled_tokens,
-                   int(getattr(manager, "watermark_blocks", 0)))
+                   int(getattr(manager, "watermark_blocks", 0)), collections.deque)
 
 
 def prefix_cache_blocks(blocks, size):

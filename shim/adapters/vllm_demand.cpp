@@ -22,6 +22,14 @@ PyObject* most_name = nullptr;        // and how many there may be
 PyObject* heap_name = nullptr;        // of a line by priority: what it keeps them in
 PyObject* in_prefill_name = nullptr;  // of a request
 PyObject* tokens_name = nullptr;
+PyObject* list_name = nullptr;  // of all its tokens
+
+// What is known of a type, so that its instances are read without Python code of their own, which
+// takes microseconds where the processor's caches hold something else: found on one of them.
+struct Kind {
+  Owned type;
+  bool simple = false;
+};
 
 struct Core {
   std::vector<Owned> lines;    // names of the scheduler's lines
@@ -33,7 +41,11 @@ struct Core {
   ssize_t running = 0;                 // requests at the last look when nobody could come in
   Owned settled;                       // it and all before it were not in prefill at the last look
   std::vector<const PyObject*> first;  // who was to come in first then: to be compared, no more
-  Owned heapless;  // a line's type that is known to have no heap: asking costs an exception
+  Kind line;                           // simple: counts and lists as the deque that it is
+  Kind request;                        // simple: its number of tokens is its list's length
+  Owned deque;                         // the type
+  ssize_t (*deque_length)(PyObject*) = nullptr;
+  PyObject* (*deque_iterator)(PyObject*) = nullptr;
 
   ssize_t blocks(ssize_t tokens) const noexcept {
     ssize_t blocks = 0;
@@ -63,10 +75,32 @@ bool number_of(PyObject* object, PyObject* name, ssize_t& out) noexcept {
   return value && number(value.get(), out);
 }
 
-// Of an attribute. Below 0 with an error set.
-ssize_t length_of(PyObject* object, PyObject* name) noexcept {
-  const Owned value(python.PyObject_GetAttr(object, name));
-  return value ? python.PyObject_Size(value.get()) : -1;
+// Below 0 with an error set.
+ssize_t length_of_line(const Core& core, PyObject* line) noexcept {
+  const Owned type(python.PyObject_Type(line));
+  const bool simple = core.line.simple && type.get() == core.line.type.get();
+  return simple ? core.deque_length(line) : python.PyObject_Size(line);
+}
+
+// How many tokens a request has. False with an error set.
+bool tokens_of(Core& core, PyObject* request, ssize_t& out) noexcept {
+  Kind& kind = core.request;
+  Owned type(python.PyObject_Type(request));
+  const bool known = type.get() == kind.type.get();
+  if (!known || !kind.simple) {
+    if (!number_of(request, tokens_name, out)) return false;
+    if (known) return true;
+  }
+  const Owned list(python.PyObject_GetAttr(request, list_name));
+  const ssize_t length = list ? python.PyObject_Size(list.get()) : -1;
+  if (known) {
+    out = length;
+    return length >= 0;
+  }
+  if (length < 0) python.PyErr_Clear();
+  kind.simple = length == out;
+  kind.type.reset(type.release());
+  return true;
 }
 
 // Whether one of these is in prefill. New ones come last, and who comes back, too. False with an
@@ -100,28 +134,41 @@ struct Waiting {
   std::vector<const PyObject*> first;
 };
 
+// Where the requests of a line that is not empty come from; null with an error set.
+Owned requests_of(Core& core, PyObject* line, ssize_t length) noexcept {
+  Kind& kind = core.line;
+  Owned type(python.PyObject_Type(line));
+  if (type.get() == kind.type.get())
+    return Owned(kind.simple ? core.deque_iterator(line) : python.PyObject_GetIter(line));
+  const Owned heap(python.PyObject_GetAttr(line, heap_name));
+  if (heap) return Owned(python.PyObject_GetIter(heap.get()));
+  if (python.PyErr_ExceptionMatches(attribute_error) == 0) return Owned();
+  python.PyErr_Clear();
+  const auto first_by = [&](PyObject* (*iterator)(PyObject*)) {
+    const Owned all(iterator(line));
+    return Owned(all ? python.PyIter_Next(all.get()) : nullptr);
+  };
+  const bool deque = core.deque_length != nullptr && core.deque_iterator != nullptr &&
+                     python.PyObject_IsInstance(line, core.deque.get()) == 1;
+  kind.simple = deque && core.deque_length(line) == length &&
+                first_by(core.deque_iterator).get() == first_by(python.PyObject_GetIter).get();
+  if (python.PyErr_Occurred() != nullptr) return Owned();
+  kind.type.reset(type.release());
+  return Owned(python.PyObject_GetIter(line));
+}
+
 // False with an error set.
 bool look_at_line(Core& core, PyObject* line, Waiting& waiting) {
-  const ssize_t length = python.PyObject_Size(line);
+  const ssize_t length = length_of_line(core, line);
   if (length <= 0) return length == 0;
   waiting.count += length;
-  Owned type(python.PyObject_Type(line));
-  Owned heap;
-  if (type.get() != core.heapless.get()) {
-    heap.reset(python.PyObject_GetAttr(line, heap_name));
-    if (!heap) {
-      if (python.PyErr_ExceptionMatches(attribute_error) == 0) return false;
-      python.PyErr_Clear();
-      core.heapless.reset(type.release());
-    }
-  }
-  const Owned iterator(python.PyObject_GetIter(heap ? heap.get() : line));
-  if (!iterator) return false;
+  const Owned requests = requests_of(core, line, length);
+  if (!requests) return false;
   for (ssize_t i = 0; i < kFew; ++i) {
-    const Owned request(python.PyIter_Next(iterator.get()));
+    const Owned request(python.PyIter_Next(requests.get()));
     if (!request) break;
     ssize_t tokens = 0;
-    if (!number_of(request.get(), tokens_name, tokens)) return false;
+    if (!tokens_of(core, request.get(), tokens)) return false;
     waiting.blocks += core.a_step + core.blocks(tokens);
     waiting.first.push_back(request.get());
   }
@@ -181,10 +228,12 @@ PyObject* look(Core& core, PyObject* scheduler) {
 // Below 0 with an error set.
 int is_same(const Core& core, PyObject* scheduler) noexcept {
   for (const Owned& name : core.lines) {
-    const ssize_t waiting = length_of(scheduler, name.get());
+    const Owned line(python.PyObject_GetAttr(scheduler, name.get()));
+    const ssize_t waiting = line ? length_of_line(core, line.get()) : -1;
     if (waiting != 0) return waiting < 0 ? -1 : 0;
   }
-  const ssize_t count = length_of(scheduler, running_name);
+  const Owned running(python.PyObject_GetAttr(scheduler, running_name));
+  const ssize_t count = running ? python.PyObject_Size(running.get()) : -1;
   return count < 0 ? -1 : static_cast<int>(count <= core.running);
 }
 
@@ -207,12 +256,13 @@ PyObject* blocks(Core& core, PyObject* argument) {
 PyObject* in_a_step(Core& core, PyObject*) { return python.PyLong_FromSsize_t(core.budget); }
 
 // begin(names of the lines, block sizes, tokens of a request in a step, tokens that are looked
-//       ahead, blocks that are copied in a step, tokens of all requests in a step, watermark)
+//       ahead, blocks that are copied in a step, tokens of all requests in a step, watermark,
+//       the type deque)
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
-  PyObject *lines = nullptr, *sizes = nullptr;
+  PyObject *lines = nullptr, *sizes = nullptr, *deque = nullptr;
   ssize_t tokens = 0, ahead = 0, copied = 0, budget = 0, watermark = 0;
-  if (python.PyArg_ParseTuple(arguments, "OOnnnnn", &lines, &sizes, &tokens, &ahead, &copied,
-                              &budget, &watermark) == 0)
+  if (python.PyArg_ParseTuple(arguments, "OOnnnnnO", &lines, &sizes, &tokens, &ahead, &copied,
+                              &budget, &watermark, &deque) == 0)
     return nullptr;
   try {
     auto core = std::make_unique<Core>();
@@ -232,6 +282,12 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
     core->a_horizon = core->blocks(kHorizon * tokens);
     core->budget = core->blocks(budget);
     core->watermark = watermark;
+    core->deque.reset(also(deque));
+    core->deque_length =
+        reinterpret_cast<ssize_t (*)(PyObject*)>(python.PyType_GetSlot(deque, kSlotLength));
+    core->deque_iterator =
+        reinterpret_cast<PyObject* (*)(PyObject*)>(python.PyType_GetSlot(deque, kSlotIter));
+    python.PyErr_Clear();  // before Python 3.10 it is not told of such a type
     return adopt<Body>(self, std::move(core));
   } catch (const std::bad_alloc&) {
     return python.PyErr_NoMemory();
@@ -254,7 +310,7 @@ PyObject* make() noexcept {
   };
   if (!intern(running_name, "running") || !intern(most_name, "max_num_running_reqs") ||
       !intern(heap_name, "_heap") || !intern(in_prefill_name, "is_prefill_chunk") ||
-      !intern(tokens_name, "num_tokens"))
+      !intern(tokens_name, "num_tokens") || !intern(list_name, "_all_token_ids"))
     return nullptr;
   static PyMember members[] = {{nullptr, 0, 0, 0, nullptr}};
   return make_type("_kvcached.Demand", sizeof(Body), &dealloc<Body>, methods, members);

@@ -1,4 +1,5 @@
 """What the vLLM adapter expects of a step before the scheduler makes it."""
+import collections
 import sys
 import types
 import unittest
@@ -136,15 +137,82 @@ class Ahead(unittest.TestCase):
         for _ in range(2):
             self.assertRaises(KeyboardInterrupt, needs.look, scheduler)
 
+    def test_what_is_a_deque_is_read_without_its_own_python_code(self):
+        calls = []
+
+        class Line(collections.deque):
+            def __len__(self):
+                calls.append("len")
+                return super().__len__()
+
+            def __iter__(self):
+                calls.append("iter")
+                return super().__iter__()
+
+        class Request:
+            def __init__(self, tokens):
+                self._all_token_ids = [0] * tokens
+
+            @property
+            def num_tokens(self):
+                calls.append("tokens")
+                return len(self._all_token_ids)
+
+        scheduler, needs = self.needs(dict(block_size=16), waiting=Line())
+        self.assertEqual(needs.look(scheduler)[2], 0)
+        scheduler.waiting.append(Request(40))
+        self.assertEqual(needs.look(scheduler)[2], 4)
+        self.assertEqual(set(calls), {"len", "iter", "tokens"})
+        del calls[:]
+        scheduler.waiting = Line([Request(50), Request(60)])
+        self.assertFalse(needs.same(scheduler))
+        self.assertEqual(needs.look(scheduler)[2], 10)
+        scheduler.waiting.clear()
+        self.assertTrue(needs.same(scheduler))
+        self.assertEqual(calls, [])
+        before = sys.getrefcount(Line), sys.getrefcount(Request)
+        scheduler.waiting = Line([Request(50)])
+        for _ in range(100):
+            needs.forget()
+            self.assertEqual(needs.look(scheduler)[2], 5)
+        scheduler.waiting.clear()
+        self.assertEqual((sys.getrefcount(Line), sys.getrefcount(Request)), before)
+
+    def test_what_counts_in_its_own_way_is_asked(self):
+        class Longer(collections.deque):
+            def __len__(self):
+                return 1 + super().__len__()
+
+        class Elsewhere(collections.deque):
+            def __iter__(self):
+                return iter([types.SimpleNamespace(num_tokens=40)])
+
+        class Padded:
+            num_tokens = 40
+            _all_token_ids = [0] * 20
+
+        class Unlisted:
+            num_tokens = 40
+
+        for line, surely in ((Longer([Unlisted()]), worlds.package.vllm_cache.UNKNOWN),
+                             (Elsewhere([types.SimpleNamespace(num_tokens=60)]), 4), ([Padded()], 4), ([Unlisted()], 4),
+                             (collections.deque([Padded(), Unlisted()]), 8)):
+            scheduler, needs = self.needs(dict(block_size=16), waiting=[])
+            scheduler.waiting = line
+            for _ in range(3):
+                needs.forget()
+                self.assertEqual(needs.look(scheduler)[2], surely)
+
     def test_it_begins_once(self):
         demand = worlds.package.Demand()
         self.assertRaises(ValueError, demand.blocks, 1)
 
         def sizes():
-            demand.begin([], [16], 1, 0, 0, 8, 0)
+            demand.begin([], [16], 1, 0, 0, 8, 0, collections.deque)
             yield 32
-        self.assertRaises(ValueError, demand.begin, [], sizes(), 1, 0, 0, 8, 0)
-        self.assertRaises(ValueError, demand.begin, [], [32], 1, 0, 0, 8, 0)
+        self.assertRaises(ValueError, demand.begin, [], sizes(), 1, 0, 0, 8, 0,
+                          collections.deque)
+        self.assertRaises(ValueError, demand.begin, [], [32], 1, 0, 0, 8, 0, collections.deque)
         self.assertEqual([demand.blocks(n) for n in (-1, 0, 1, 16, 17, sys.maxsize)],
                          [0, 0, 1, 1, 2, sys.maxsize // 16 + 1])
 
