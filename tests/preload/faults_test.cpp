@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/folder.hpp"
 #include "tests/preload/run_program.hpp"
 
 namespace kvcached::test {
@@ -38,41 +39,67 @@ INSTANTIATE_TEST_SUITE_P(
                     "cuMemSetAccess_cuMemUnmap"),
     [](const auto& call) { return std::string(call.param); });
 
-Environment without_memory(const std::string& devices) {
-  return on_small_gpu({{"LD_PRELOAD", library() + ":" + helper_library("no_memory")},
+Environment with_refusals(const std::string& devices) {
+  return on_small_gpu({{"LD_PRELOAD", library() + ":" + helper_library("refusals")},
                        {"KVCACHED_MATCH", "size>=5MiB"},
                        {"SIM_GPU_COUNT", devices}},
                       "512MiB");
 }
 
-void expect_memory_matters_not(const std::string& apart) {
-  const auto outcome = run_program({program("faults"), "malloc", apart}, without_memory("1"));
+void expect_no_harm(const std::string& function, int apart, int rounds) {
+  SCOPED_TRACE(function);
+  const auto outcome = run_program({program("faults"), "refuse", function, std::to_string(apart)},
+                                   with_refusals("1"));
   ASSERT_EQ(outcome.status, 0) << outcome.err;
   EXPECT_EQ(lines_of(outcome.out).size(), 1U) << outcome.out;
-  EXPECT_GT(std::stoi("0" + value_of(outcome.out, "rounds")), 500 / std::stoi(apart));
+  EXPECT_GE(std::stoi("0" + value_of(outcome.out, "rounds")), rounds / apart);
 }
 
-// Where the library comes to nothing, memory is plain. Its very first allocation is the C++
-// runtime's, for exceptions when there is no memory.
-void expect_begin_without_memory(long apart) {
-  for (const char* devices : {"1", "2"}) {
-    for (const char* count : {"1", "20"}) {
-      for (long pass = 1; pass < 300; pass += apart) {
-        auto variables = without_memory(devices);
-        variables["REFUSE_MEMORY"] = std::to_string(pass) + " " + count;
-        const auto outcome = run_program({program("faults"), "begin"}, variables);
-        ASSERT_EQ(outcome.status, 0) << variables["REFUSE_MEMORY"] << ": " << outcome.err;
-        EXPECT_EQ(outcome.out, "rounds 1\n") << variables["REFUSE_MEMORY"];
-      }
+// Where the library comes to nothing, memory is plain.
+void expect_no_harm_at_begin(const std::string& function, int first, int end, int apart) {
+  for (const char* count : {"1", "20"}) {
+    for (int pass = first; pass < end; pass += apart) {
+      const Folder pool;  // to be made anew
+      auto variables = with_refusals("2");
+      variables["KVCACHED_DIR"] = pool.path();
+      variables["REFUSE"] = function + " " + std::to_string(pass) + " " + count;
+      const auto outcome = run_program({program("faults"), "begin"}, variables);
+      ASSERT_EQ(outcome.status, 0) << variables["REFUSE"] << ": " << outcome.err;
+      EXPECT_EQ(outcome.out, "rounds 1\n") << variables["REFUSE"];
     }
   }
 }
 
-TEST(FaultsUninstrumented, NoMemoryCostsNothingElse) { expect_memory_matters_not("11"); }
-TEST(FaultsUninstrumented, NoMemoryAtTheBeginLeavesItPlain) { expect_begin_without_memory(29); }
-TEST(FaultsUninstrumented, SoakNoMemoryAtAnyPoint) {
-  expect_memory_matters_not("1");
-  expect_begin_without_memory(1);
+// The very first allocation is the C++ runtime's, for exceptions when there is no memory.
+constexpr int kFirstAllocation = 1, kAllocationsAtBegin = 300, kAllocationsInRounds = 500;
+constexpr const char* kAtBegin[] = {"access",    "openat", "mkdir",           "fchmod", "fstat",
+                                    "fstatat",   "flock",  "ftruncate",       "linkat", "mmap",
+                                    "renameat2", "fcntl",  "posix_fallocate", "write",  "getrandom",
+                                    "unlinkat",  "stat",   "pthread_create"};
+
+TEST(FaultsUninstrumented, NoMemoryCostsNothingElse) {
+  expect_no_harm("malloc", 11, kAllocationsInRounds);
+}
+
+TEST(FaultsUninstrumented, NoMemoryAtTheBeginLeavesItPlain) {
+  expect_no_harm_at_begin("malloc", kFirstAllocation, kAllocationsAtBegin, 29);
+}
+
+TEST(FaultsUninstrumented, ASystemThatRefusesCostsNothingElse) {
+  expect_no_harm("fstat", 23, 100);
+  expect_no_harm("flock", 7, 20);
+}
+
+TEST(FaultsUninstrumented, ASystemThatRefusesAtTheBeginLeavesItPlain) {
+  for (const char* function : kAtBegin) expect_no_harm_at_begin(function, 0, 3, 2);
+}
+
+TEST(FaultsUninstrumented, SoakRefusalsAtAnyPoint) {
+  expect_no_harm("malloc", 1, kAllocationsInRounds);
+  expect_no_harm("fstat", 1, 100);
+  expect_no_harm("flock", 1, 20);
+  expect_no_harm_at_begin("malloc", kFirstAllocation, kAllocationsAtBegin, 1);
+  for (const char* function : kAtBegin) expect_no_harm_at_begin(function, 0, 12, 1);
 }
 
 }  // namespace

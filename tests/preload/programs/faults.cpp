@@ -1,9 +1,9 @@
 // link: -lcuda
 // Everything that an engine does with elastic memory, while the driver refuses one call or another.
-// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names; or "malloc"
-// and how far apart the library's allocations are that it is refused (libraries/no_memory.cpp); or
-// "begin": all of it once, whatever is refused from the begin on. Says what went wrong beyond "out
-// of memory", a line for each; "rounds N" at the end.
+// Arguments: the call (or several, CALL_CALL), and a file that SIM_GPU_FAULTS names; or "refuse", a
+// function of libc, and how far apart the calls of it are that the library is refused
+// (libraries/refusals.cpp); or "begin": all of it once, whatever is refused from the begin on. Says
+// what went wrong beyond "out of memory", a line for each; "rounds N" at the end.
 #include <dlfcn.h>
 
 #include <chrono>
@@ -284,16 +284,18 @@ int refuse_calls(const std::string& call, const char* file, const Act& round, co
   return rounds;
 }
 
-// One allocation, later and later, until a round has none so late; and then twenty in a row.
-int refuse_memory(int step, const Act& round, const Act& check) {
-  auto* refuse = reinterpret_cast<long (*)(long, long)>(dlsym(RTLD_DEFAULT, "refuse_memory"));
+// One call of the library's, later and later, until a round has none so late; and then twenty in a
+// row.
+int refuse_library(const std::string& function, int apart, const Act& round, const Act& check) {
+  auto* refuse =
+      reinterpret_cast<long (*)(const char*, long, long)>(dlsym(RTLD_DEFAULT, "refuse_calls"));
   int rounds = 0;
   for (const long count : {1L, 20L}) {
-    for (long pass = 0; complaints < 20; pass += step, ++rounds) {
-      round_name = "malloc " + std::to_string(pass) + " x " + std::to_string(count);
-      refuse(pass, count);
+    for (long pass = 0; complaints < 20; pass += apart, ++rounds) {
+      round_name = function + " " + std::to_string(pass) + " x " + std::to_string(count);
+      refuse(function.c_str(), pass, count);
       round();
-      const bool none = refuse(0, 0) == 0;
+      const bool none = refuse("", 0, 0) == 0;
       check();
       if (none) break;
     }
@@ -318,8 +320,9 @@ int main(int, char** arguments) {
   if (!clean.starts_with("0 0 0 0 ") || !clean.ends_with(" 0")) complain("left over: " + clean);
   const Act round = [&] { everything(context, plain); };
   const Act check = [&] { expect_left(clean); };
-  const int rounds = call == "malloc" ? refuse_memory(std::atoi(arguments[2]), round, check)
-                                      : refuse_calls(call, arguments[2], round, check);
+  const int rounds = call == "refuse"
+                         ? refuse_library(arguments[2], std::atoi(arguments[3]), round, check)
+                         : refuse_calls(call, arguments[2], round, check);
   std::printf("rounds %d\n", rounds);
   return 0;
 }
