@@ -52,6 +52,8 @@ class Balloon(Glance):
 
     glance(scheduler)  before a step: it finds what it needs, and what can be foreseen is being
                        prepared; else ahead() is to be called with seen(), what was seen, or None
+    foresee(*seen)     what lacks for it; notes `calm`, `keep`, `sure`
+    to_be_had()        blocks without growing
     is_told(blocks)    it makes no difference to the library to be told that so many are expected
     rests(scheduler)   whether settle() may be left out after a step
 
@@ -88,6 +90,7 @@ class Balloon(Glance):
             raise Broken("a new block pool is not wholly free")
         self.queue = striped_queue.StripedQueue(
             pool.blocks, stripes, self._before_evicting, keep_cached)
+        self.begin(self.queue, getattr(cache, "pressure_word", 0))
         self.withheld = self.total
         pool.free_block_queue = self.queue
 
@@ -132,31 +135,24 @@ class Balloon(Glance):
     def look_by(self, needs):
         """`needs` tells what the scheduler will need."""
         self.needs = needs
-        self.watch(self.queue, needs, getattr(self.cache, "pressure_word", 0))
+        self.watch(needs)
 
     def ahead(self, now, later, surely, steps):
         """Before a step that will take `now` blocks, and `later` more in those to come: takes what
         is ready, lets the library prepare the rest, and does not wait. `surely` suffice for the step:
         `sure` tells that it cannot run out. `calm` tells for how many steps like it, at most
         `steps`, nothing has to be looked at again."""
-        self.arrived = 0
-        self.idle = False
         if self.pinning:
+            self.arrived = 0
+            self.idle = False
             self._try_pin(0)
             self.sure = not self.withheld
             return
-        self.keep = max(now, self.keep - (self.keep >> 6) - 1)
-        have = self.to_be_had()
-        if have < now and self.withheld:
-            have += self._acquire(now - have, 0)
-        self.expect(max(0, min(now + later - have, self.withheld)))
-        self.sure = not self.withheld or self.queue.num_free_blocks >= surely
-        self.calm = steps if have >= now + later else 0
-
-    def to_be_had(self):
-        """Blocks without growing: beyond its limit the prefix cache gives up some before any are
-        added."""
-        return max(self.queue.fresh, self.queue.num_free_blocks - self.keep_cached)
+        if self.withheld:
+            need = now - self.to_be_had()
+            if need > 0:
+                self._acquire(need, 0)
+        self.expect(self.foresee(now, later, surely, steps))
 
     def expect(self, blocks):
         if not self.is_told(blocks):

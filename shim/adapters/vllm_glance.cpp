@@ -26,20 +26,18 @@ PyObject* running_name = nullptr;   // of a scheduler
 
 struct Core {
   PyObject* queue;                             // FreeBlocks, which the instance's dictionary keeps
-  Owned demand;                                // Demand
   const std::atomic<std::uint64_t>* pressure;  // null: the cache is asked in Python
+  Owned demand;                                // Demand, once watch() was called
   std::optional<Look> seen;                    // and not told yet
 
-  Core(PyObject* free_blocks, PyObject* needs, const void* word)
-      : queue(free_blocks),
-        demand(also(needs)),
-        pressure(static_cast<const std::atomic<std::uint64_t>*>(word)) {}
+  Core(PyObject* free_blocks, const void* word)
+      : queue(free_blocks), pressure(static_cast<const std::atomic<std::uint64_t>*>(word)) {}
 };
 
 // An instance's memory behind its head. All but the core is Python's to read and to write; what
 // says yes or no is 1 or 0.
 struct Words {
-  Core* core;           // its own, made by watch()
+  Core* core;           // its own, made by begin()
   ssize_t calm;         // for so many steps like the last nothing has to be looked at
   ssize_t keep;         // loose blocks not taken back after a step: what steps lately may take
   ssize_t expected;     // last told to the library
@@ -74,11 +72,39 @@ PyObject* is_told(PyObject* self, PyObject* blocks) noexcept {
   return python.PyBool_FromLong(is_told(body<Words>(self), expected) ? 1 : 0);
 }
 
+// Blocks without growing: beyond its limit the prefix cache gives up some before any are added.
+ssize_t to_be_had(const Words& w, const FreeCounts& free) noexcept {
+  return std::max(free.loose, free.free - w.keep_cached);
+}
+
+// What is there for a step and those to come.
+struct Outlook {
+  bool enough = false;  // for the step, but for what cannot be added anyway
+  bool for_all = false;
+  bool sure = false;  // the step cannot run out of blocks
+  ssize_t lacks = 0;  // for all of them, as far as it can be added
+};
+
+Outlook outlook(const Words& w, const Look& look) noexcept {
+  const FreeCounts free = free_counts(w.core->queue);
+  const ssize_t there = to_be_had(w, free), all = look.now + look.later;
+  return {there >= look.now || w.withheld == 0, there >= all,
+          w.withheld == 0 || free.free >= look.surely,
+          std::clamp(all - there, ssize_t{0}, std::max(w.withheld, ssize_t{0}))};
+}
+
+void prepare_for(Words& w, const Look& look, const Outlook& there) noexcept {
+  w.keep = std::max(look.now, w.keep - (w.keep >> 6) - 1);
+  w.calm = there.for_all ? look.steps : 0;
+  w.sure = there.sure ? 1 : 0;
+  w.arrived = w.idle = 0;
+}
+
 // glance(scheduler): whether the coming step finds what it needs, and the library is preparing what
 // can be foreseen. Else what was seen of them is kept for seen().
 PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
   Words& w = body<Words>(self);
-  if (w.core == nullptr || w.pinning != 0 || w.blind != 0) return no();
+  if (w.core == nullptr || !w.core->demand || w.pinning != 0 || w.blind != 0) return no();
   Core& core = *w.core;
   if (w.calm > 0) {
     const int same = is_same(core.demand.get(), scheduler);
@@ -88,21 +114,36 @@ PyObject* glance(PyObject* self, PyObject* scheduler) noexcept {
       return yes();
     }
   }
-  Look seen;
-  if (!look_ahead(core.demand.get(), scheduler, seen)) return no();
-  const FreeCounts free = free_counts(core.queue);
-  const ssize_t to_be_had = std::max(free.loose, free.free - w.keep_cached);
-  const bool sure = w.withheld == 0 || free.free >= seen.surely;
-  const ssize_t lacks = std::min(seen.now + seen.later - to_be_had, w.withheld);
-  if ((to_be_had < seen.now && w.withheld != 0) || !is_told(w, std::max(lacks, ssize_t{0})) ||
-      sure != (w.sure != 0)) {
-    core.seen = seen;
+  Look look;
+  if (!look_ahead(core.demand.get(), scheduler, look)) return no();
+  const Outlook there = outlook(w, look);
+  if (!there.enough || !is_told(w, there.lacks) || there.sure != (w.sure != 0)) {
+    core.seen = look;
     return no();
   }
-  w.keep = std::max(seen.now, w.keep - (w.keep >> 6) - 1);
-  w.calm = to_be_had < seen.now + seen.later ? 0 : seen.steps;
-  w.arrived = w.idle = 0;
+  prepare_for(w, look, there);
   return yes();
+}
+
+// foresee(now, later, surely, steps), of what was seen: notes what is there for it, and answers
+// what lacks for all of it.
+PyObject* foresee(PyObject* self, PyObject* arguments) noexcept {
+  Words& w = body<Words>(self);
+  Look look;
+  if (w.core == nullptr) return wrong("begin() was not called");
+  if (python.PyArg_ParseTuple(arguments, "nnnn", &look.now, &look.later, &look.surely,
+                              &look.steps) == 0)
+    return nullptr;
+  const Outlook there = outlook(w, look);
+  prepare_for(w, look, there);
+  return python.PyLong_FromSsize_t(there.lacks);
+}
+
+// to_be_had(): so many blocks without growing.
+PyObject* to_be_had(PyObject* self, PyObject*) noexcept {
+  const Words& w = body<Words>(self);
+  if (w.core == nullptr) return wrong("begin() was not called");
+  return python.PyLong_FromSsize_t(to_be_had(w, free_counts(w.core->queue)));
 }
 
 // seen(): what the last glance() saw and nobody has asked for, as Demand.look() answers; else None.
@@ -149,29 +190,42 @@ bool is_a(PyObject* object, PyObject* (*type)() noexcept) noexcept {
   return known && python.PyObject_IsInstance(object, known.get()) == 1;
 }
 
-// watch(queue, needs, word): FreeBlocks, which the caller keeps as long as this; Demand; the
-// address at which the library tells pressure, as long as the cache lives, or 0: cache.pressure()
-// is asked.
-PyObject* watch(PyObject* self, PyObject* arguments) noexcept {
-  PyObject *queue = nullptr, *needs = nullptr;
+// begin(queue, word): FreeBlocks, which the caller keeps as long as this; the address at which the
+// library tells pressure, as long as the cache lives, or 0: cache.pressure() is asked.
+PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
+  PyObject* queue = nullptr;
   ssize_t word = 0;
-  if (python.PyArg_ParseTuple(arguments, "OOn", &queue, &needs, &word) == 0) return nullptr;
-  if (!is_a(queue, &free_blocks_type) || !is_a(needs, &vllm_demand_type)) {
-    if (python.PyErr_Occurred() == nullptr) wrong("neither a queue nor needs that are known here");
-    return nullptr;
+  if (python.PyArg_ParseTuple(arguments, "On", &queue, &word) == 0) return nullptr;
+  if (!is_a(queue, &free_blocks_type)) {
+    return python.PyErr_Occurred() != nullptr ? nullptr : wrong("this is no queue known here");
   }
   try {
-    return adopt<Words>(self,
-                        std::make_unique<Core>(queue, needs, reinterpret_cast<const void*>(word)));
+    return adopt<Words>(self, std::make_unique<Core>(queue, reinterpret_cast<const void*>(word)));
   } catch (const std::bad_alloc&) {
     return python.PyErr_NoMemory();
   }
 }
 
-PyMethod methods[] = {
-    {"watch", &watch, kArgumentTuple, nullptr}, {"glance", &glance, kOneArgument, nullptr},
-    {"seen", &seen, kNoArguments, nullptr},     {"is_told", &is_told, kOneArgument, nullptr},
-    {"rests", &rests, kOneArgument, nullptr},   {nullptr, nullptr, 0, nullptr}};
+// watch(needs): Demand, which tells what a scheduler will need.
+PyObject* watch(PyObject* self, PyObject* needs) noexcept {
+  Core* const core = body<Words>(self).core;
+  if (core == nullptr) return wrong("begin() was not called");
+  if (!is_a(needs, &vllm_demand_type)) {
+    return python.PyErr_Occurred() != nullptr ? nullptr : wrong("these are no needs known here");
+  }
+  core->demand.reset(also(needs));
+  return also(none);
+}
+
+PyMethod methods[] = {{"begin", &begin, kArgumentTuple, nullptr},
+                      {"watch", &watch, kOneArgument, nullptr},
+                      {"glance", &glance, kOneArgument, nullptr},
+                      {"seen", &seen, kNoArguments, nullptr},
+                      {"foresee", &foresee, kArgumentTuple, nullptr},
+                      {"to_be_had", &to_be_had, kNoArguments, nullptr},
+                      {"is_told", &is_told, kOneArgument, nullptr},
+                      {"rests", &rests, kOneArgument, nullptr},
+                      {nullptr, nullptr, 0, nullptr}};
 
 PyObject* make() noexcept {
   if (!ready()) return nullptr;

@@ -28,8 +28,9 @@ class Looking(Glance):
         self.withheld = 100
         self.keep_cached = 4
         self.sure = True
+        self.begin(self.queue, word)
         self.needs = worlds.package.vllm_cache.Needs(scheduler)
-        self.watch(self.queue, self.needs, word)
+        self.watch(self.needs)
 
 
 def scheduler(running=0, waiting=0):
@@ -146,15 +147,34 @@ class Before(unittest.TestCase):
         self.assertFalse(bare.glance(engine))
         self.assertFalse(bare.rests(engine))
         self.assertIsNone(bare.seen())
+        for call in (bare.to_be_had, lambda: bare.foresee(1, 2, 3, 4),
+                     lambda: bare.watch(worlds.package.Demand())):
+            self.assertRaises(ValueError, call)
         looking = Looking(engine)
-        for wrong in ((looking.needs, looking.needs, 0), (looking.queue, looking.queue, 0),
-                      (None, looking.needs, 0), (looking.queue, 1, 0)):
-            with self.assertRaises(ValueError):
-                bare.watch(*wrong)
-        with self.assertRaises(TypeError):
-            bare.watch(looking.queue, looking.needs)
-        with self.assertRaises(ValueError):
-            looking.watch(looking.queue, looking.needs, 0)  # a second time
+        for wrong in (looking.needs, None, 1):
+            self.assertRaises(ValueError, bare.begin, wrong, 0)
+        self.assertRaises(TypeError, bare.begin, looking.queue)
+        bare.begin(looking.queue, 0)
+        self.assertFalse(bare.glance(engine), "nobody tells what it needs")
+        for wrong in (looking.queue, None, 1):
+            self.assertRaises(ValueError, bare.watch, wrong)
+        self.assertRaises(ValueError, looking.begin, looking.queue, 0)  # a second time
+        self.assertRaises(TypeError, looking.foresee, 1)
+
+    def test_what_was_seen_is_judged_alike_when_it_is_told(self):
+        engine = scheduler(running=14)
+        looking = Looking(engine)
+        looking.arrived, looking.idle, looking.sure = 7, True, False
+        self.assertEqual(looking.to_be_had(), 40)
+        self.assertEqual(looking.foresee(14, 28, 14, 32), 2)
+        self.assertEqual((looking.keep, looking.calm, looking.sure, looking.arrived, looking.idle),
+                         (14, 0, 1, 0, 0))
+        self.assertEqual(looking.foresee(13, 26, 41, 32), 0)
+        self.assertEqual((looking.keep, looking.calm, looking.sure), (13, 32, 0))
+        self.assertEqual(looking.foresee(200, 0, 41, 32), 100, "more than is withheld cannot come")
+        looking.withheld = 0
+        self.assertEqual(looking.foresee(200, 0, 41, 32), 0)
+        self.assertEqual((looking.calm, looking.sure), (0, 1))
 
 
 class After(unittest.TestCase):
