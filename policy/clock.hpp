@@ -14,7 +14,8 @@ class Clock {
   virtual Instant now() const noexcept = 0;
 };
 
-// The system's monotonic clock, the same for all processes of one boot.
+// The system's monotonic clock, the same for all processes of one boot: where a time namespace
+// shifts it, the shift is taken off. So it is not what functions that wait until an instant go by.
 const Clock& steady_clock() noexcept;
 
 }  // namespace kvcached

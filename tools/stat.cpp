@@ -89,7 +89,7 @@ void show(const std::string& text, bool in_place) {
       if (!in_place) now.text += "\n";
     }
     show(now.text, in_place);
-    std::this_thread::sleep_until(begin + *options.every * round);
+    std::this_thread::sleep_for(begin + *options.every * round - steady_clock().now());
   }
 }
 

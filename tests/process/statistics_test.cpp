@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <csignal>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <memory>
@@ -36,6 +37,21 @@ class Statistics : public TenantPool {
     return pools.empty() ? std::vector<ledger::Moment>{} : std::move(pools[0].moments);
   }
 };
+
+TEST_F(Statistics, InATimeNamespaceOfItsOwnAProcessHasThePoolsTime) {
+  const std::vector<std::string> elsewhere = {"unshare", "--time", "--monotonic", "3600", "--fork"};
+  std::string command;
+  for (const std::string& word : elsewhere) command += word + " ";
+  if (std::system((command + "true 2>/dev/null").c_str()) != 0)
+    GTEST_SKIP() << "needs the right to make time namespaces, and a program that does";
+  const Tenant far("far", environment(), elsewhere);
+  EXPECT_EQ(far.number("acquire 100 20000"), 100U);
+  const auto pool = pool_in(pool_.path());
+  ASSERT_TRUE(pool && pool->members.size() == 1);
+  const Duration age = steady_clock().now() - pool->members[0].heard;
+  EXPECT_GE(age, seconds(0));
+  EXPECT_LT(age, seconds(60));
+}
 
 TEST_F(Statistics, WhatTenantsMetOutlivesTheProcessThatMetIt) {
   const Tenant a("a", environment());

@@ -22,7 +22,9 @@ namespace kvcached::test {
 // Told by lines, answering by lines.
 class Tenant {
  public:
-  Tenant(const std::string& name, EngineProcess::Environment variables) {
+  // `before`: a command that runs the program, and its arguments.
+  Tenant(const std::string& name, EngineProcess::Environment variables,
+         std::vector<std::string> before = {}) {
     variables["LD_PRELOAD"] = build_folder() + "/libkvcached.so";
     variables["KVCACHED_NAME"] = name;
     std::vector<std::string> lines;
@@ -42,9 +44,11 @@ class Tenant {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, in[0], 0);
     posix_spawn_file_actions_adddup2(&actions, out[1], 1);
-    std::string program = build_folder() + "/tests/programs/tenant";
-    std::array<char*, 2> argv{program.data(), nullptr};
-    EXPECT_EQ(posix_spawn(&pid_, argv[0], &actions, nullptr, argv.data(), env.data()), 0);
+    before.push_back(build_folder() + "/tests/programs/tenant");
+    std::vector<char*> argv;
+    for (std::string& word : before) argv.push_back(word.data());
+    argv.push_back(nullptr);
+    EXPECT_EQ(posix_spawnp(&pid_, argv[0], &actions, nullptr, argv.data(), env.data()), 0);
     posix_spawn_file_actions_destroy(&actions);
     close(in[0]);
     close(out[1]);
