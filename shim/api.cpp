@@ -111,7 +111,7 @@ template <class F>
 int with_cache(const kvcached_cache* handle, F f) noexcept {
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
+  const auto cache = process->handles().find(handle);
   if (!cache) return KVCACHED_INVALID;
   try {
     return f(*process, *cache);
@@ -124,7 +124,7 @@ int with_cache(const kvcached_cache* handle, F f) noexcept {
 template <class F>
 std::invoke_result_t<F, const cache::Cache&> ask_cache(const kvcached_cache* handle, F f) noexcept {
   Process* const process = Process::get();
-  const auto cache = process != nullptr ? process->recall(handle) : nullptr;
+  const auto cache = process != nullptr ? process->handles().find(handle) : nullptr;
   if (!cache) return {};
   return f(*cache);
 }
@@ -281,6 +281,9 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
     request.warm_cap = process->settings().warm.value_or(Bytes::max());
     request.warm_floor =
         std::min(kWarmFloor, bytes_of(buffers.front()->budget().limit()) / kWarmFloorShare);
+    // Before the cache: one that exists is not ended at once.
+    kvcached_cache* const handle = process->handles().make();
+    if (handle == nullptr) return KVCACHED_FAILED;
     std::shared_ptr<cache::Cache> cache;
     const cache::Result made =
         persist(process->clock(), kCreatePatience, cache::Result::shortage, [&] {
@@ -289,13 +292,12 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
           });
         });
     buffers.front()->budget().drop_wish();
-    if (made != cache::Result::ok) return code(made);
-    for (const auto& buffer : buffers) process->claimed(buffer);
-    kvcached_cache* const handle = process->remember(cache);
-    if (handle == nullptr) {
-      cache->close();
-      return KVCACHED_FAILED;
+    if (made != cache::Result::ok) {
+      process->handles().remove(handle);
+      return code(made);
     }
+    process->handles().set(handle, std::move(cache));
+    for (const auto& buffer : buffers) process->claimed(buffer);
     *out = handle;
     process->agent().wake();
     return KVCACHED_OK;
@@ -307,7 +309,7 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
 int kvcached_cache_destroy(kvcached_cache* handle) {
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->forget(handle);
+  const auto cache = process->handles().remove(handle);
   if (!cache) return KVCACHED_INVALID;
   cache->on_reclaim(nullptr);
   cache->close();
@@ -327,7 +329,7 @@ int kvcached_cache_acquire(kvcached_cache* handle, uint64_t blocks, unsigned fla
     return KVCACHED_INVALID;
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
-  const auto cache = process->recall(handle);
+  const auto cache = process->handles().find(handle);
   if (!cache) return KVCACHED_INVALID;
   if (cache->closed()) return KVCACHED_LOST;
   const bool whole = (flags & KVCACHED_WHOLE_STRIPES) != 0;

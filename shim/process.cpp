@@ -6,6 +6,7 @@
 #include <array>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <string>
 #include <thread>
@@ -63,8 +64,9 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
-  // Tells the pool what it plans with. True: a caller wants more than there is.
-  bool publish(driver::DeviceId id, member::Member& m) noexcept;
+  // Tells the pool what it plans with; `wants`: a caller wants more than there is. False: no memory
+  // to find out, what was told before stands.
+  bool publish(driver::DeviceId id, member::Member& m, bool& wants) noexcept;
   bool obey() noexcept override;
   // Whether the GPU has this much beside what is kept for unclaimed buffers.
   bool has_free(driver::DeviceId id, Bytes size) noexcept;
@@ -89,9 +91,7 @@ struct Process::State final : public member::Housekeeper {
 
   member::Guesses guesses{kvcached_unclaimed, steady_clock()};
 
-  std::shared_mutex handles_mutex;
-  std::unordered_map<std::uintptr_t, std::shared_ptr<cache::Cache>> handles;
-  std::uintptr_t last_handle = 0;
+  cache::Handles handles;
 
   std::mutex adapter_mutex;
   std::string adapter;
@@ -224,9 +224,9 @@ std::optional<PoolView> Process::pool_view(driver::DeviceId device) noexcept {
   return view;
 }
 
-bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
+bool Process::State::publish(driver::DeviceId id, member::Member& m, bool& wants) noexcept {
   auto figures = member::figures_of(registry, id, m.longest_request());
-  if (!figures) return true;  // what was told before stands until the next time, which is soon
+  if (!figures) return false;
   if (const PlainReport report = plain_report.load()) {
     const PlainMemory plain = report(id);
     figures->plain = plain.held;
@@ -234,7 +234,8 @@ bool Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
   }
   if (m.sequence().described()) figures->fitting = m.sequence().current();
   m.ledger().publish(*figures);
-  return static_cast<bool>(figures->want);
+  wants = static_cast<bool>(figures->want);
+  return true;
 }
 
 bool Process::State::keep_house() noexcept {
@@ -245,7 +246,8 @@ bool Process::State::keep_house() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     devices[i].scratch->tend();
-    busy = publish(id, *m) || busy;
+    bool wants = false;
+    busy = !publish(id, *m, wants) || wants || busy;
     if (const auto free = driver::free_memory(driver, id))
       busy = static_cast<bool>(m->ledger().reap(*free)) || busy;
   }
@@ -263,7 +265,9 @@ bool Process::State::obey() noexcept {
     const bool longer_or_shorter =
         m->sequence().described() &&
         m->sequence().look(m->ledger().reach(), outline.caches, now, registry, id);
-    if (outline != std::exchange(devices[i].outline, outline) || longer_or_shorter) publish(id, *m);
+    bool wants = false;
+    if ((outline != devices[i].outline || longer_or_shorter) && publish(id, *m, wants))
+      devices[i].outline = outline;
     waiting = waiting || outline.waiting;
     const ledger::Duty duty = m->ledger().duty();
     if (duty.trim) {
@@ -426,8 +430,8 @@ void Process::context_closing(driver::ContextId context) noexcept {
 void Process::context_closed(driver::ContextId context, bool gone) noexcept {
   driver::context_closed(context, gone);
   if (!gone) return;
-  cache::Row row = state_.registry.take_all(context);
-  while (const std::shared_ptr<cache::Buffer> buffer = row.pop()) {
+  cache::BufferStack taken = state_.registry.take_all(context);
+  while (const std::shared_ptr<cache::Buffer> buffer = taken.pop()) {
     claimed(buffer);
     state_.unname(*buffer);
     if (buffer->abandon() == cache::Result::not_now) state_.registry.bury(buffer);
@@ -468,32 +472,9 @@ bool Process::make_room(driver::DeviceId device, Bytes size) noexcept {
 // ---- For the public interface.
 
 cache::Registry& Process::registry() noexcept { return state_.registry; }
+cache::Handles& Process::handles() noexcept { return state_.handles; }
 member::Agent& Process::agent() noexcept { return state_.agent; }
 const Settings& Process::settings() const noexcept { return state_.settings; }
 const Clock& Process::clock() const noexcept { return steady_clock(); }
-
-kvcached_cache* Process::remember(std::shared_ptr<cache::Cache> cache) noexcept {
-  const std::unique_lock lock(state_.handles_mutex);
-  try {
-    const std::uintptr_t handle = ++state_.last_handle;
-    state_.handles.emplace(handle, std::move(cache));
-    // A handle is a number, not an address: one that is stale or made up is noticed.
-    return reinterpret_cast<kvcached_cache*>(handle);
-  } catch (...) {
-    return nullptr;
-  }
-}
-
-std::shared_ptr<cache::Cache> Process::recall(const kvcached_cache* handle) noexcept {
-  const std::shared_lock lock(state_.handles_mutex);
-  const auto found = state_.handles.find(reinterpret_cast<std::uintptr_t>(handle));
-  return found != state_.handles.end() ? found->second : nullptr;
-}
-
-std::shared_ptr<cache::Cache> Process::forget(const kvcached_cache* handle) noexcept {
-  const std::unique_lock lock(state_.handles_mutex);
-  const auto node = state_.handles.extract(reinterpret_cast<std::uintptr_t>(handle));
-  return node ? node.mapped() : nullptr;
-}
 
 }  // namespace kvcached

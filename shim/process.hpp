@@ -16,14 +16,13 @@
 #include "policy/settings.hpp"
 #include "policy/units.hpp"
 #include "shim/cache/cache.hpp"
+#include "shim/cache/handles.hpp"
 #include "shim/cache/registry.hpp"
 #include "shim/classify/classify.hpp"
 #include "shim/driver/driver.hpp"
 #include "shim/member/agent.hpp"
 #include "shim/member/guesses.hpp"
 #include "shim/member/member.hpp"
-
-struct kvcached_cache;
 
 namespace kvcached {
 
@@ -124,6 +123,7 @@ class Process {
   // ---- For the calls of the public interface. The references live as long as the process.
 
   cache::Registry& registry() noexcept;
+  cache::Handles& handles() noexcept;
   member::Agent& agent() noexcept;
   const Settings& settings() const noexcept;
   const Clock& clock() const noexcept;
@@ -138,11 +138,6 @@ class Process {
   void claimed(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
   // One attempt to back it for good.
   cache::Result back_whole(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
-
-  // Handles of the public interface. remember: null without memory.
-  kvcached_cache* remember(std::shared_ptr<cache::Cache> cache) noexcept;
-  std::shared_ptr<cache::Cache> recall(const kvcached_cache* handle) noexcept;
-  std::shared_ptr<cache::Cache> forget(const kvcached_cache* handle) noexcept;
 
   void report_adapter(std::string_view adapter, std::string_view state) noexcept;
 

@@ -28,7 +28,7 @@ class FileLedger final : public Ledger {
   Pages reap(Bytes gpu_free) noexcept override;
 
   // member_ledger.cpp: coming, going, and what is said meanwhile.
-  bool join(const JoinRequest& request, std::string& complaint) noexcept override;
+  bool join(const JoinRequest& request, std::string& complaint) override;
   void publish(const Figures& figures) noexcept override;
   void trimmed(std::uint32_t order) noexcept override;
   void describe_model(const ModelShape& model) noexcept override;

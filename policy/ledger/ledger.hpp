@@ -57,7 +57,7 @@ class Ledger {
                                       Refusal& refusal, std::string& complaint);
 
   // Takes a slot. False when all are taken. Must be called once, before charge.
-  virtual bool join(const JoinRequest& request, std::string& complaint) noexcept = 0;
+  virtual bool join(const JoinRequest& request, std::string& complaint) = 0;
 
   // Charges all of `pages` or none. While nobody waits: first come, first served, except that other
   // tenants' minimums stay reserved and the own maximum holds. Otherwise as the plan says (see

@@ -30,7 +30,7 @@ FileLedger::FileLedger(PoolFile file, Pages gpu_total, const Clock& clock)
                      Pages(layout::kMaxPoolPages))),
       process_(::getpid()) {}
 
-bool FileLedger::join(const JoinRequest& request, std::string& complaint) noexcept {
+bool FileLedger::join(const JoinRequest& request, std::string& complaint) {
   if (abandoned_.load()) return false;
   const Hold hold(mutex_);
   if (slot_ != kNoSlot) return true;

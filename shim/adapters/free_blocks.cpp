@@ -213,9 +213,12 @@ void FreeBlocks::condemn(std::size_t blocks, std::size_t most) {
   for (const auto& [share, stripe] : shares) {
     if (most-- == 0 || have >= blocks) return;
     Part& part = stripes_[stripe];
+    const std::vector<Block> cached = cached_in(stripe, part.cached);
+    part.stack.reserve(part.stack.size() + cached.size());
+    // Nothing fails from here on.
     for (const Block block : part.stack) nodes_[block].state = State::aside;
     loose_ -= part.stack.size();
-    for (const Block block : cached_in(stripe, part.cached)) {
+    for (const Block block : cached) {
       unlink(block);
       nodes_[block].state = State::aside;
       part.stack.push_back(block);

@@ -85,6 +85,7 @@ struct Python {
   USE(PyObject*, Py_BuildValue, (const char*, ...))                    \
   USE(PyObject*, PyObject_Type, (PyObject*))                           \
   USE(void*, PyType_GetSlot, (PyObject*, int))                         \
+  USE(int, PyType_IsSubtype, (PyObject*, PyObject*))                   \
   USE(PyObject*, PyType_FromSpec, (PySpec*))                           \
   USE(PyObject*, PyType_GenericNew, (PyObject*, PyObject*, PyObject*)) \
   USE(PyObject*, PyErr_Occurred, ())                                   \

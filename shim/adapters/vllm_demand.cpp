@@ -24,11 +24,12 @@ PyObject* in_prefill_name = nullptr;  // of a request
 PyObject* tokens_name = nullptr;
 PyObject* list_name = nullptr;  // of all its tokens
 
-// What is known of a type, so that its instances are read without Python code of their own, which
-// takes microseconds where the processor's caches hold something else: found on one of them.
-struct Kind {
+// What is known of the type that was met last: its instances are read without Python code of their
+// own, which takes microseconds where the processor's caches hold something else.
+struct TypeCache {
   Owned type;
   bool simple = false;
+  bool decided = false;  // by an instance that tells
 };
 
 struct Core {
@@ -41,9 +42,9 @@ struct Core {
   ssize_t running = 0;                 // requests at the last look when nobody could come in
   Owned settled;                       // it and all before it were not in prefill at the last look
   std::vector<const PyObject*> first;  // who was to come in first then: to be compared, no more
-  Kind line;                           // simple: counts and lists as the deque that it is
-  Kind request;                        // simple: its number of tokens is its list's length
-  Owned deque;                         // the type
+  TypeCache line;     // simple: counts and lists as the deque that it is. None that has a heap
+  TypeCache request;  // simple: its number of tokens is its list's length
+  Owned deque;        // the type
   ssize_t (*deque_length)(PyObject*) = nullptr;
   PyObject* (*deque_iterator)(PyObject*) = nullptr;
 
@@ -82,24 +83,32 @@ ssize_t length_of_line(const Core& core, PyObject* line) noexcept {
   return simple ? core.deque_length(line) : python.PyObject_Size(line);
 }
 
+// As PyObject_GetAttr, but null without an error where there is no such attribute.
+bool attribute_of(PyObject* object, PyObject* name, Owned& out) noexcept {
+  out.reset(python.PyObject_GetAttr(object, name));
+  if (out) return true;
+  if (python.PyErr_ExceptionMatches(attribute_error) == 0) return false;
+  python.PyErr_Clear();
+  return true;
+}
+
 // How many tokens a request has. False with an error set.
 bool tokens_of(Core& core, PyObject* request, ssize_t& out) noexcept {
-  Kind& kind = core.request;
+  TypeCache& cache = core.request;
   Owned type(python.PyObject_Type(request));
-  const bool known = type.get() == kind.type.get();
-  if (!known || !kind.simple) {
-    if (!number_of(request, tokens_name, out)) return false;
-    if (known) return true;
-  }
-  const Owned list(python.PyObject_GetAttr(request, list_name));
+  const bool known = type.get() == cache.type.get();
+  if (known && !cache.simple) return number_of(request, tokens_name, out);
+  Owned list;
+  if (!attribute_of(request, list_name, list)) return false;
   const ssize_t length = list ? python.PyObject_Size(list.get()) : -1;
-  if (known) {
+  if (known && length >= 0) {
     out = length;
-    return length >= 0;
+    return true;
   }
-  if (length < 0) python.PyErr_Clear();
-  kind.simple = length == out;
-  kind.type.reset(type.release());
+  python.PyErr_Clear();  // of a list that cannot be counted
+  if (!number_of(request, tokens_name, out)) return false;
+  cache.simple = !known && length == out;
+  if (!known) cache.type.reset(type.release());
   return true;
 }
 
@@ -134,26 +143,40 @@ struct Waiting {
   std::vector<const PyObject*> first;
 };
 
+// Whether a line, of so many requests, counts and lists them as the deque that it is. False with an
+// error set, or not.
+bool is_deque(const Core& core, PyObject* line, PyObject* type, ssize_t length) noexcept {
+  if (core.deque_length == nullptr || core.deque_iterator == nullptr ||
+      python.PyType_IsSubtype(type, core.deque.get()) == 0 || core.deque_length(line) != length)
+    return false;
+  const Owned own(python.PyObject_GetIter(line));
+  const Owned plain(own ? core.deque_iterator(line) : nullptr);
+  for (ssize_t i = 0; i < std::min(length, kFew); ++i) {
+    const Owned one(plain ? python.PyIter_Next(own.get()) : nullptr);
+    const Owned other(one ? python.PyIter_Next(plain.get()) : nullptr);
+    if (!other || one.get() != other.get()) return false;
+  }
+  return true;
+}
+
 // Where the requests of a line that is not empty come from; null with an error set.
 Owned requests_of(Core& core, PyObject* line, ssize_t length) noexcept {
-  Kind& kind = core.line;
+  TypeCache& cache = core.line;
   Owned type(python.PyObject_Type(line));
-  if (type.get() == kind.type.get())
-    return Owned(kind.simple ? core.deque_iterator(line) : python.PyObject_GetIter(line));
-  const Owned heap(python.PyObject_GetAttr(line, heap_name));
-  if (heap) return Owned(python.PyObject_GetIter(heap.get()));
-  if (python.PyErr_ExceptionMatches(attribute_error) == 0) return Owned();
-  python.PyErr_Clear();
-  const auto first_by = [&](PyObject* (*iterator)(PyObject*)) {
-    const Owned all(iterator(line));
-    return Owned(all ? python.PyIter_Next(all.get()) : nullptr);
-  };
-  const bool deque = core.deque_length != nullptr && core.deque_iterator != nullptr &&
-                     python.PyObject_IsInstance(line, core.deque.get()) == 1;
-  kind.simple = deque && core.deque_length(line) == length &&
-                first_by(core.deque_iterator).get() == first_by(python.PyObject_GetIter).get();
-  if (python.PyErr_Occurred() != nullptr) return Owned();
-  kind.type.reset(type.release());
+  const bool known = type.get() == cache.type.get();
+  if (known && cache.simple) return Owned(core.deque_iterator(line));
+  if (!known) {
+    Owned heap;
+    if (!attribute_of(line, heap_name, heap)) return Owned();
+    if (heap) return Owned(python.PyObject_GetIter(heap.get()));
+  }
+  if (!known || (!cache.decided && length > 1)) {
+    const bool simple = length > 1 && is_deque(core, line, type.get(), length);
+    if (python.PyErr_Occurred() != nullptr) return Owned();
+    cache.simple = simple;
+    cache.decided = length > 1;  // the order of one tells nothing
+    if (!known) cache.type.reset(type.release());
+  }
   return Owned(python.PyObject_GetIter(line));
 }
 

@@ -184,8 +184,8 @@ class Buffer {
   std::atomic<std::uint64_t> held_{0};
   std::atomic<std::size_t> stranded_{0};
 
-  friend class Row;
-  std::shared_ptr<Buffer> behind_;  // the next in the row that this one is in
+  friend class BufferStack;
+  std::shared_ptr<Buffer> next_;  // in the stack that this one is in
 };
 
 }  // namespace kvcached::cache

@@ -87,6 +87,10 @@ Cache::Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const C
 Cache::~Cache() = default;
 
 Result Cache::start(const std::shared_ptr<Cache>& self, std::span<const BlockRange> pinned) {
+  // What takes memory comes before anything is claimed, so that nothing has to be undone for it.
+  pinned_.assign(pinned.begin(), pinned.end());
+  std::vector<std::size_t> backed;
+  backed.reserve(stripes_.size());
   // Once claimed, the cache is found by the agent, which must not work on it yet.
   const WorkLock working(work_mutex_, mutex_, progress_);
   Result result = Result::ok;
@@ -98,7 +102,7 @@ Result Cache::start(const std::shared_ptr<Cache>& self, std::span<const BlockRan
   }
   if (result != Result::ok) return result;
   result = repartition_all();
-  if (result == Result::ok) result = pin(pinned);
+  if (result == Result::ok) result = pin(backed);
   if (result != Result::ok) {
     unclaim_all();
     const std::lock_guard lock(mutex_);
@@ -119,9 +123,7 @@ Result Cache::repartition_all() noexcept {
   return Result::ok;
 }
 
-Result Cache::pin(std::span<const BlockRange> pinned) {
-  pinned_.assign(pinned.begin(), pinned.end());
-  std::vector<std::size_t> backed;
+Result Cache::pin(std::vector<std::size_t>& backed) noexcept {
   for (const BlockRange& range : pinned_) {
     for (std::size_t stripe = plan_.stripe_of(range.first);
          stripe < stripes_.size() && plan_.stripe(stripe).first < range.end(); ++stripe) {

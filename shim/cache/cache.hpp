@@ -184,7 +184,8 @@ class Cache final : public Worker {
   Cache(const CacheRequest& request, StripePlan plan, Waker& waker, const Clock& clock);
   Result start(const std::shared_ptr<Cache>& self, std::span<const BlockRange> pinned);
   Result repartition_all() noexcept;
-  Result pin(std::span<const BlockRange> pinned);
+  // Backs what is in pinned_. `backed`: empty, with room for all stripes.
+  Result pin(std::vector<std::size_t>& backed) noexcept;
   void unclaim_all() noexcept;
 
   // blocks.cpp: all with mutex_ held.

@@ -22,11 +22,12 @@ Result Ranges::of(const std::shared_ptr<Buffer>& buffer, Waker& waker, const Clo
   try {
     // make_shared cannot reach the private constructor.
     const std::shared_ptr<Ranges> fresh(new Ranges(buffer, waker, clock));
+    const std::vector<PageRun> runs = fresh->divide();
     {
       const std::lock_guard lock(fresh->mutex_);
       const Result claimed = buffer->claim(fresh);
       if (claimed == Result::ok) {
-        const Result started = fresh->start();
+        const Result started = fresh->start(runs);
         if (started == Result::ok) {
           out = fresh;
         } else {
@@ -54,13 +55,17 @@ Ranges::Ranges(std::shared_ptr<Buffer> buffer, Waker& waker, const Clock& clock)
       clock_(clock),
       fences_(buffer_->driver(), buffer_->context()) {}
 
-Result Ranges::start() {
+std::vector<PageRun> Ranges::divide() {
   const Pages pages = pages_up(buffer_->reserved());
   const Order order = std::min(kLargest, order_within(pages / kExtents));
   std::vector<PageRun> runs;
   append_runs(0, static_cast<std::uint32_t>(pages.value), order, runs);
   extents_.reserve(runs.size());
   for (const PageRun& run : runs) extents_.push_back(Extent{run});
+  return runs;
+}
+
+Result Ranges::start(std::span<const PageRun> runs) noexcept {
   // Work in flight may use any address, and the caller is about to back some.
   const driver::Status status = buffer_->driver().synchronize(buffer_->context());
   return status == driver::Status::ok ? buffer_->repartition(runs) : result_of(status);

@@ -57,7 +57,8 @@ class Ranges final : public Worker {
   Ranges(std::shared_ptr<Buffer> buffer, Waker& waker, const Clock& clock) noexcept;
 
   // All with mutex_ held.
-  Result start();
+  std::vector<PageRun> divide();  // makes extents_; throws, nobody knows it yet
+  Result start(std::span<const PageRun> runs) noexcept;
   Result check(Bytes offset, Bytes bytes) const noexcept;
   std::span<Extent> touched(Bytes offset, Bytes bytes) noexcept;
   std::size_t number(const Extent& extent) const noexcept;

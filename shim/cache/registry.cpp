@@ -8,14 +8,14 @@
 
 namespace kvcached::cache {
 
-void Row::push(std::shared_ptr<Buffer> buffer) noexcept {
-  buffer->behind_ = std::move(first_);
+void BufferStack::push(std::shared_ptr<Buffer> buffer) noexcept {
+  buffer->next_ = std::move(first_);
   first_ = std::move(buffer);
 }
 
-std::shared_ptr<Buffer> Row::pop() noexcept {
+std::shared_ptr<Buffer> BufferStack::pop() noexcept {
   std::shared_ptr<Buffer> buffer = std::move(first_);
-  if (buffer != nullptr) first_ = std::move(buffer->behind_);
+  if (buffer != nullptr) first_ = std::move(buffer->next_);
   return buffer;
 }
 
@@ -64,8 +64,8 @@ Lookup Registry::take(driver::Address base) noexcept {
   return lookup;
 }
 
-Row Registry::take_all(driver::ContextId context) noexcept {
-  Row taken, stay;
+BufferStack Registry::take_all(driver::ContextId context) noexcept {
+  BufferStack taken, stay;
   const std::unique_lock lock(mutex_);
   for (auto it = by_base_.begin(); it != by_base_.end();) {
     if (it->second->context() == context) {
@@ -89,7 +89,7 @@ void Registry::bury(std::shared_ptr<Buffer> buffer) noexcept {
 }
 
 bool Registry::tend() noexcept {
-  Row left;
+  BufferStack left;
   for (;;) {
     std::shared_ptr<Buffer> buffer;
     {

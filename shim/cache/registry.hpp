@@ -27,14 +27,13 @@ struct Lookup {
   Bytes offset;  // of the address in the buffer
 };
 
-// Buffers in a row, which takes no memory: each holds the next. One that is in a row is in no
-// other.
-class Row {
+// Takes no memory of its own: each buffer holds the next. One that is in a stack is in no other.
+class BufferStack {
  public:
-  Row() = default;
-  Row(Row&&) noexcept = default;
-  Row& operator=(Row&&) = delete;
-  ~Row() {
+  BufferStack() = default;
+  BufferStack(BufferStack&&) noexcept = default;
+  BufferStack& operator=(BufferStack&&) = delete;
+  ~BufferStack() {
     while (pop() != nullptr) {
     }
   }
@@ -64,7 +63,7 @@ class Registry {
   // address finds it unknown. interior: told, not taken.
   Lookup take(driver::Address base) noexcept;
   // Takes out all buffers of a context.
-  Row take_all(driver::ContextId context) noexcept;
+  BufferStack take_all(driver::ContextId context) noexcept;
 
   // Keeps a taken buffer that could not be destroyed yet (not_now).
   void bury(std::shared_ptr<Buffer> buffer) noexcept;
@@ -84,7 +83,7 @@ class Registry {
 
   mutable std::shared_mutex mutex_;
   std::map<driver::Address, std::shared_ptr<Buffer>> by_base_;
-  Row buried_;
+  BufferStack buried_;
   std::atomic<std::size_t> count_{0};
   // All buffers, now and before, lie in [low_, high_). Written before `count_`.
   std::atomic<driver::Address> low_{~driver::Address{0}}, high_{0};

@@ -6,7 +6,7 @@
 
 namespace kvcached::driver {
 
-bool CaptureGate::opening(const Lock& /*held*/) noexcept try {
+bool CaptureGate::reserve(const Lock& /*held*/) noexcept try {
   captures_.reserve(captures_.size() + 1);
   return true;
 } catch (const std::bad_alloc&) {

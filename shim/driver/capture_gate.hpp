@@ -29,9 +29,9 @@ class CaptureGate {
   // Whether a stream captures, of whatever context: streams of others may have joined it, and a
   // fence in theirs would ruin it too.
   bool open(const Lock&) const noexcept { return !captures_.empty(); }
-  // Before a capture begins: whether there is room to remember it.
-  bool opening(const Lock&) noexcept;
-  // pre: opening() said yes, under the same lock.
+  // Before a capture begins: makes room to list it. False: there is none.
+  bool reserve(const Lock&) noexcept;
+  // pre: reserve() said yes, under the same lock.
   void opened(const Lock&, ContextId context, CapturedStream stream) noexcept;
 
   // The capture of this stream ended, or the stream is about to be destroyed.

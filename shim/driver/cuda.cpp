@@ -5,6 +5,7 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "shim/driver/capture_gate.hpp"
@@ -66,11 +67,26 @@ CUmemLocation on(DeviceId device) noexcept {
   return location;
 }
 
+// 0: the driver does not tell.
+int device_count(const Symbols& cuda) noexcept {
+  static std::atomic<int> count{0};
+  int known = count.load(std::memory_order_relaxed);
+  if (known == 0 && cuda.cuDeviceGetCount(&known) == CUDA_SUCCESS)
+    count.store(known, std::memory_order_relaxed);
+  return known;
+}
+
+// Every plain allocation asks: where there is but one device, the driver is not.
+bool current_device(const Symbols& cuda, CUdevice& out) noexcept {
+  if (device_count(cuda) != 1) return cuda.cuCtxGetDevice(&out) == CUDA_SUCCESS;
+  out = 0;
+  return true;
+}
+
 class CudaDriver final : public Driver {
  public:
   explicit CudaDriver(const Symbols& cuda) noexcept : cuda_(cuda) {
-    int devices = 0;
-    several_devices_ = cuda_.cuDeviceGetCount(&devices) == CUDA_SUCCESS && devices > 1;
+    several_devices_ = device_count(cuda) > 1;
   }
 
   Status reserve(Bytes size, Address& out) noexcept override {
@@ -84,7 +100,10 @@ class CudaDriver final : public Driver {
   Status unreserve(Address base, Bytes size) noexcept override {
     if (exiting) return Status::lost;
     if (!undo_refused(base, size)) return Status::failed;
-    return status_of(cuda_.cuMemAddressFree(base, size.value), "cuMemAddressFree");
+    const auto lock = lock_peers();
+    const auto status = status_of(cuda_.cuMemAddressFree(base, size.value), "cuMemAddressFree");
+    if (lock && status == Status::ok) peers_.forget(base, size);
+    return status;
   }
 
   Status create(DeviceId device, Bytes size, Handle& out) noexcept override {
@@ -262,7 +281,7 @@ class CudaDriver final : public Driver {
     access.location = on(peer);
     access.flags = enabled ? CU_MEM_ACCESS_FLAGS_PROT_READWRITE : CU_MEM_ACCESS_FLAGS_PROT_NONE;
     for (const auto& [at, mapping] : peers_.mappings()) {
-      if (mapping.device == owner) {
+      if (mapping.device == owner && mapping.size) {
         status_of(cuda_.cuMemSetAccess(at, mapping.size.value, &access, 1), "cuMemSetAccess");
       }
     }
@@ -344,9 +363,9 @@ class CudaDriver final : public Driver {
     };
     add(device);
     if (several_devices_) {
-      for (const DeviceId peer : peers_.of(device)) {
+      peers_.for_each_of(device, [&](DeviceId peer) {
         if (count < kMost) add(peer);
-      }
+      });
     }
     return cuda_.cuMemSetAccess(at, size.value, access, count);
   }
@@ -439,23 +458,6 @@ int context_fault() noexcept {
   const CUresult result = cuda->cuMemGetInfo_v2(&free, &total);
   return is_fault(result) ? result : 0;
 }
-
-namespace {
-
-// Every plain allocation asks: where there is but one device, the driver is not.
-bool current_device(const Symbols& cuda, CUdevice& out) noexcept {
-  static std::atomic<int> devices{0};
-  int known = devices.load(std::memory_order_relaxed);
-  if (known == 0 && cuda.cuDeviceGetCount(&known) == CUDA_SUCCESS)
-    devices.store(known, std::memory_order_relaxed);
-  if (known == 1) {
-    out = 0;
-    return true;
-  }
-  return cuda.cuCtxGetDevice(&out) == CUDA_SUCCESS;
-}
-
-}  // namespace
 
 Status current_context(ContextId& context, DeviceId& device) noexcept {
   const Symbols* cuda = symbols();

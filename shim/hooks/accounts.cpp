@@ -14,14 +14,14 @@ using driver::DeviceId;
 // Where an entry is listed, its device is, too: that comes first, as either may fail.
 void Accounts::took(Address at, Taken what) noexcept try {
   const std::lock_guard lock(mutex_);
-  Held& held = held_[what.device.ordinal];
+  Usage& held = held_[what.device.ordinal];
   if (plain_.emplace(at, what).second) {
     held.add(what.size);
   }
 } catch (const std::bad_alloc&) {
 }
 
-void Accounts::Held::add(Bytes size) noexcept {
+void Accounts::Usage::add(Bytes size) noexcept {
   now += size;
   peak = std::max(peak, now);
 }
@@ -44,7 +44,7 @@ void Accounts::drop(Taken what) noexcept {
 
 void Accounts::created(std::uint64_t handle, Taken what) noexcept try {
   const std::lock_guard lock(mutex_);
-  Held& held = held_[what.device.ordinal];
+  Usage& held = held_[what.device.ordinal];
   if (extents_.emplace(handle, Extent{what, 1}).second) {
     held.add(what.size);
   }
@@ -92,10 +92,10 @@ void Accounts::drop_user(std::uint64_t handle) noexcept {
   drop(what);
 }
 
-Accounts::Held Accounts::on(DeviceId device) noexcept {
+Accounts::Usage Accounts::on(DeviceId device) noexcept {
   const std::lock_guard lock(mutex_);
   const auto found = held_.find(device.ordinal);
-  return found == held_.end() ? Held{} : found->second;
+  return found == held_.end() ? Usage{} : found->second;
 }
 
 Bytes Accounts::held(DeviceId device) noexcept { return on(device).now; }

@@ -51,19 +51,19 @@ class Accounts {
     Taken what;
     std::uint32_t users = 0;  // handles and mappings
   };
-  struct Held {
+  struct Usage {
     Bytes now, peak;
     void add(Bytes size) noexcept;
   };
   void drop_user(std::uint64_t handle) noexcept;
   void drop(Taken what) noexcept;
-  Held on(driver::DeviceId device) noexcept;
+  Usage on(driver::DeviceId device) noexcept;
 
   std::mutex mutex_;
   std::unordered_map<driver::Address, Taken> plain_;
   std::unordered_map<std::uint64_t, Extent> extents_;
   std::map<driver::Address, std::uint64_t> mappings_;
-  std::map<int, Held> held_;  // by ordinal
+  std::map<int, Usage> held_;  // by ordinal
   std::map<std::pair<int, View>, Bytes> outside_;
 };
 

@@ -1,3 +1,5 @@
+#include <pthread.h>
+
 #include "shim/driver/capture_gate.hpp"
 #include "shim/driver/symbols.hpp"
 #include "shim/hooks/hooks.hpp"
@@ -10,21 +12,26 @@ using driver::capture_gate;
 using driver::CapturedStream;
 using driver::ContextId;
 
-// Stands for the calling thread. One that ends takes its default stream along, and the capture.
-struct ThisThread {
-  ThisThread() = default;
-  ~ThisThread() { capture_gate().closed({CU_STREAM_PER_THREAD, this}); }
-  ThisThread(const ThisThread&) = delete;
-  ThisThread& operator=(const ThisThread&) = delete;
-};
+// Its address stands for the calling thread.
+constinit thread_local char this_thread = 0;
 
 template <bool ptsz>
 CapturedStream identify(CUstream stream) noexcept {
   if (stream == CU_STREAM_PER_THREAD || (ptsz && stream == nullptr)) {
-    static thread_local ThisThread this_thread;
     return {CU_STREAM_PER_THREAD, &this_thread};
   }
   return {stream, nullptr};
+}
+
+// A thread that ends takes its default stream along, and the capture. False without memory to hear
+// of it: a thread_local with a destructor would end the process then.
+bool hear_of_end(const CapturedStream& stream) noexcept {
+  if (stream.thread == nullptr) return true;
+  static pthread_key_t key;
+  static const bool made = pthread_key_create(&key, [](void* thread) {
+                             capture_gate().closed({CU_STREAM_PER_THREAD, thread});
+                           }) == 0;
+  return made && pthread_setspecific(key, stream.thread) == 0;
 }
 
 // The context that a capture on the stream would belong to.
@@ -45,13 +52,14 @@ CUresult begin(CUstream stream, F next) noexcept {
     return next();
   }
   const ContextId context = context_of<ptsz>(*cuda, stream);
+  const CapturedStream captured = identify<ptsz>(stream);
   const auto gate = capture_gate().hold();
-  if (!capture_gate().opening(gate)) {
+  if (!hear_of_end(captured) || !capture_gate().reserve(gate)) {
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
   const CUresult result = next();
   if (result == CUDA_SUCCESS) {
-    capture_gate().opened(gate, context, identify<ptsz>(stream));
+    capture_gate().opened(gate, context, captured);
   }
   return result;
 }

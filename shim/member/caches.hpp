@@ -7,8 +7,8 @@
 
 namespace kvcached::member {
 
-// Calls f(cache) for each, unless memory for it is lacking: false. The agent, whose means this is,
-// comes by again.
+// Calls f(cache) for each. False: memory was lacking, for the list or within f, and not all were
+// visited. The agent, whose means this is, comes by again.
 template <class F>
 bool for_caches(const cache::Registry& registry, driver::DeviceId device, F f) noexcept {
   try {

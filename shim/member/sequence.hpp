@@ -23,8 +23,8 @@ class Sequence {
   void describe(const ledger::ModelShape& model) noexcept;
 
   // Tokens, with so many pages within the tenant's reach; 0: nothing fits, or there is no model.
-  // Looks at every cache. Without a reach, with the last that was known; then the whole length, if
-  // there was none.
+  // Looks at every cache; without memory for that, as look() last found it. Without a reach, with
+  // the last that was known; then the whole length, if there was none.
   std::uint32_t fitting(std::optional<Pages> reach, const cache::Registry& registry,
                         driver::DeviceId device) noexcept;
   bool described() const noexcept;

@@ -76,7 +76,8 @@ class Ahead(unittest.TestCase):
         self.assertEqual(needs.look(scheduler)[2], 4)
         self.assertEqual(needs.look(scheduler)[2], worlds.package.vllm_cache.UNKNOWN)
         scheduler.waiting.insert(0, types.SimpleNamespace(num_tokens=50))
-        self.assertEqual(needs.look(scheduler)[2], worlds.package.vllm_cache.UNKNOWN, "the other waits still")
+        self.assertEqual(needs.look(scheduler)[2], worlds.package.vllm_cache.UNKNOWN,
+                         "the other waits still")
         scheduler.waiting = [types.SimpleNamespace(num_tokens=60)]
         self.assertEqual(needs.look(scheduler)[2], 5)
 
@@ -163,6 +164,9 @@ class Ahead(unittest.TestCase):
         scheduler.waiting.append(Request(40))
         self.assertEqual(needs.look(scheduler)[2], 4)
         self.assertEqual(set(calls), {"len", "iter", "tokens"})
+        scheduler.waiting.append(Request(50))
+        needs.forget()
+        self.assertEqual(needs.look(scheduler)[2], 9)
         del calls[:]
         scheduler.waiting = Line([Request(50), Request(60)])
         self.assertFalse(needs.same(scheduler))
@@ -183,25 +187,64 @@ class Ahead(unittest.TestCase):
             def __len__(self):
                 return 1 + super().__len__()
 
-        class Elsewhere(collections.deque):
+        class Backwards(collections.deque):
             def __iter__(self):
-                return iter([types.SimpleNamespace(num_tokens=40)])
+                return super().__reversed__()
+
+        class Pretender(list):
+            __class__ = collections.deque
 
         class Padded:
-            num_tokens = 40
-            _all_token_ids = [0] * 20
+            def __init__(self, tokens=40):
+                self.num_tokens, self._all_token_ids = tokens, [0] * 20
 
         class Unlisted:
             num_tokens = 40
 
-        for line, surely in ((Longer([Unlisted()]), worlds.package.vllm_cache.UNKNOWN),
-                             (Elsewhere([types.SimpleNamespace(num_tokens=60)]), 4), ([Padded()], 4), ([Unlisted()], 4),
+        class Uncounted:
+            num_tokens = 40
+            _all_token_ids = 7
+
+        unknown = worlds.package.vllm_cache.UNKNOWN
+        for line, surely in ((Longer([Unlisted(), Unlisted()]), unknown),
+                             (Pretender([Unlisted(), Unlisted()]), 8), ([Padded()], 4),
+                             ([Unlisted()], 4), ([Uncounted()], 4),
                              (collections.deque([Padded(), Unlisted()]), 8)):
             scheduler, needs = self.needs(dict(block_size=16), waiting=[])
             scheduler.waiting = line
             for _ in range(3):
                 needs.forget()
                 self.assertEqual(needs.look(scheduler)[2], surely)
+        scheduler, needs = self.needs(dict(block_size=16), waiting=[],
+                                      max_num_scheduled_tokens=10**6)
+        for count, blocks in ((1, 2), (9, 8 * 11), (9, 8 * 11)):
+            scheduler.waiting = Backwards(Padded(160 if i else 16) for i in range(count))
+            needs.forget()
+            # Of nine there is room for eight, of eleven blocks each: not for the first, of two.
+            self.assertEqual(needs.look(scheduler)[0], blocks)
+
+    def test_an_instance_without_what_the_others_have_is_asked(self):
+        class Request:
+            num_tokens = 40
+
+            def __init__(self, listed):
+                if listed:
+                    self._all_token_ids = [0] * 40
+
+        scheduler, needs = self.needs(dict(block_size=16), waiting=[Request(True)])
+        for listed in (True, False, True):
+            scheduler.waiting = [Request(listed)]
+            needs.forget()
+            self.assertEqual(needs.look(scheduler)[2], 4)
+
+        class Interrupted:
+            num_tokens = 40
+
+            @property
+            def _all_token_ids(self):
+                raise KeyboardInterrupt
+        scheduler.waiting = [Interrupted()]
+        self.assertRaises(KeyboardInterrupt, needs.look, scheduler)
 
     def test_it_begins_once(self):
         demand = worlds.package.Demand()

@@ -224,17 +224,42 @@ TEST(Contexts, ClosingWaitsForCallsThatAreUnderWay) {
 
 TEST(Peers, AreKeptByOwner) {
   driver::Peers peers;
+  const auto of = [&](driver::DeviceId owner) {
+    std::vector<int> found;
+    peers.for_each_of(owner, [&](driver::DeviceId peer) { found.push_back(peer.ordinal); });
+    return found;
+  };
+  const driver::DeviceId last{driver::Peers::kDevices - 1};
   EXPECT_TRUE(peers.enable(kFirst, kSecond));
   EXPECT_FALSE(peers.enable(kFirst, kSecond));
-  EXPECT_EQ(peers.of(kFirst).size(), 1U);
-  EXPECT_TRUE(peers.of(kSecond).empty());
+  EXPECT_TRUE(peers.enable(kFirst, last));
+  EXPECT_EQ(of(kFirst), (std::vector<int>{kSecond.ordinal, last.ordinal}));
+  EXPECT_TRUE(of(kSecond).empty());
   EXPECT_TRUE(peers.disable(kFirst, kSecond));
   EXPECT_FALSE(peers.disable(kFirst, kSecond));
-  peers.mapped(100, {mib(2), kFirst});
-  peers.mapped(200, {mib(2), kFirst});
+  EXPECT_EQ(of(kFirst), std::vector<int>{last.ordinal});
+  for (const int beyond : {-1, driver::Peers::kDevices}) {
+    EXPECT_FALSE(peers.enable(driver::DeviceId{beyond}, kFirst));
+    EXPECT_FALSE(peers.enable(kFirst, driver::DeviceId{beyond}));
+    EXPECT_TRUE(of(driver::DeviceId{beyond}).empty());
+  }
+}
+
+// What was mapped once can be mapped again without memory for it.
+TEST(Peers, KeepWhereSomethingWasMapped) {
+  driver::Peers peers;
+  for (const driver::Address at : {100U, 200U, 300U})
+    EXPECT_TRUE(peers.mapped(at, {mib(2), kFirst}));
   peers.unmapped(100);
+  peers.unmapped(150);
+  EXPECT_EQ(peers.mappings().size(), 3U);
+  EXPECT_EQ(peers.mappings().at(100).size, Bytes());
+  EXPECT_EQ(peers.mappings().at(200).size, mib(2));
+  EXPECT_TRUE(peers.mapped(100, {mib(4), kSecond}));
+  EXPECT_EQ(peers.mappings().at(100).size, mib(4));
+  peers.forget(100, Bytes(200));
   EXPECT_EQ(peers.mappings().size(), 1U);
-  EXPECT_TRUE(peers.mappings().contains(200));
+  EXPECT_TRUE(peers.mappings().contains(300));
 }
 
 }  // namespace

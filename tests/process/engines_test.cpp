@@ -51,6 +51,8 @@ bool is_locked(const std::filesystem::path& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (!entry.is_regular_file()) continue;
     const int file = ::open(entry.path().c_str(), O_RDWR | O_CLOEXEC);
+    EXPECT_GE(file, 0) << entry.path();
+    if (file < 0) continue;
     struct flock range {};
     range.l_type = F_WRLCK;
     range.l_whence = SEEK_SET;
@@ -83,7 +85,7 @@ class Engines : public ::testing::Test {
   }
   // Stopped while it holds a lock, it would hold up whoever needs memory for as long as it likes.
   void stop_without_locks(const EngineProcess& engine) const {
-    for (;;) {
+    for (int attempt = 0; attempt < 10'000; ++attempt) {
       engine.kill(SIGSTOP);
       siginfo_t info{};
       ASSERT_EQ(::waitid(P_PID, static_cast<id_t>(engine.pid()), &info, WSTOPPED), 0);
@@ -91,6 +93,7 @@ class Engines : public ::testing::Test {
       engine.kill(SIGCONT);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
+    FAIL() << "it always holds a lock";
   }
   Folder gpu_, pool_;
 };

@@ -1,6 +1,5 @@
 // Refuses kvcached's library alone what it asks of the system: the n-th call of a function from now
-// on, and so many after it; or from the process's begin on, by REFUSE="FUNCTION PASS COUNT".
-#include <dirent.h>
+// on, and so many after it; or from the process's start on, by REFUSE="FUNCTION PASS COUNT".
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <link.h>
@@ -85,7 +84,7 @@ extern "C" {
 
 // From now on: passes `pass` calls of the function and refuses `count`. Answers how many it has
 // refused.
-EXPORTED long refuse_calls(const char* name, long pass, long count) {
+EXPORTED long inject_failures(const char* name, long pass, long count) {
   refuse_from_now(name, pass, count);
   return refused.exchange(0);
 }
@@ -106,16 +105,12 @@ EXPORTED void* realloc(void* old, std::size_t size) {
 // NOLINTEND(bugprone-macro-parentheses)
 MAY_REFUSE(int, access, (const char* path, int mode) noexcept, (path, mode), -1)
 MAY_REFUSE(int, fchmod, (int file, mode_t mode) noexcept, (file, mode), -1)
-MAY_REFUSE(int, fchown, (int file, uid_t user, gid_t group) noexcept, (file, user, group), -1)
 MAY_REFUSE(int, flock, (int file, int how) noexcept, (file, how), -1)
 MAY_REFUSE(int, fstat, (int file, struct stat* out) noexcept, (file, out), -1)
 MAY_REFUSE(int, fstatat, (int folder, const char* path, struct stat* out, int flags) noexcept,
            (folder, path, out, flags), -1)
 MAY_REFUSE(int, stat, (const char* path, struct stat* out) noexcept, (path, out), -1)
-MAY_REFUSE(int, ftruncate, (int file, off_t size) noexcept, (file, size), -1)
 MAY_REFUSE(int, posix_fallocate, (int file, off_t at, off_t size), (file, at, size), ENOSPC)
-MAY_REFUSE(int, linkat, (int a, const char* from, int b, const char* to, int flags) noexcept,
-           (a, from, b, to, flags), -1)
 MAY_REFUSE(int, mkdir, (const char* path, mode_t mode) noexcept, (path, mode), -1)
 MAY_REFUSE(void*, mmap,
            (void* at, std::size_t size, int protection, int flags, int file, off_t offset) noexcept,
@@ -128,15 +123,11 @@ MAY_REFUSE(ssize_t, read, (int file, void* out, std::size_t size), (file, out, s
 MAY_REFUSE(ssize_t, write, (int file, const void* from, std::size_t size), (file, from, size), -1)
 MAY_REFUSE(ssize_t, getrandom, (void* out, std::size_t size, unsigned flags), (out, size, flags),
            -1)
-MAY_REFUSE(ssize_t, readlink, (const char* path, char* out, std::size_t size) noexcept,
-           (path, out, size), -1)
 MAY_REFUSE(int, renameat2,
            (int a, const char* from, int b, const char* to, unsigned flags) noexcept,
            (a, from, b, to, flags), -1)
 MAY_REFUSE(int, unlinkat, (int folder, const char* path, int flags) noexcept, (folder, path, flags),
            -1)
-MAY_REFUSE(DIR*, fdopendir, (int file), (file), nullptr)
-MAY_REFUSE(struct dirent*, readdir, (DIR * folder), (folder), nullptr)
 
 EXPORTED int open(const char* path, int flags, ...) {
   static const auto own = reinterpret_cast<int (*)(const char*, int, ...)>(next("open"));

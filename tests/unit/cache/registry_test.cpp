@@ -81,7 +81,7 @@ TEST_F(RegistryTest, TakesAContextsBuffers) {
   add(kMiB * 4);
   add(kMiB * 4);
   EXPECT_EQ(registry_.requested(), kMiB * 10);
-  Row taken = registry_.take_all(test::kContext);
+  BufferStack taken = registry_.take_all(test::kContext);
   EXPECT_NE(taken.pop(), nullptr);
   EXPECT_NE(taken.pop(), nullptr);
   EXPECT_EQ(taken.pop(), nullptr);
