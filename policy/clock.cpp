@@ -1,28 +1,35 @@
 #include "policy/clock.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <array>
+#include <charconv>
 #include <cstddef>
-#include <cstdio>
+#include <cstdint>
 #include <new>
+#include <string_view>
+#include <system_error>
+
+#include "policy/small_file.hpp"
 
 namespace kvcached {
 namespace {
 
 // How far the monotonic clock of this process's time namespace is ahead of the system's; see
-// time_namespaces(7). Kernels before 5.6 have neither.
+// time_namespaces(7): "monotonic SECONDS NANOSECONDS". Kernels before 5.6 have neither.
 Duration shift() noexcept {
-  const int file = ::open("/proc/self/timens_offsets", O_RDONLY | O_CLOEXEC);
-  if (file < 0) return Duration::zero();
-  std::array<char, 256> text{};
-  const ssize_t length = ::read(file, text.data(), text.size() - 1);
-  ::close(file);
-  long long seconds = 0, nanoseconds = 0;
-  if (length <= 0 || std::sscanf(text.data(), "monotonic %lld %lld", &seconds, &nanoseconds) != 2)
-    return Duration::zero();
-  return std::chrono::seconds(seconds) + std::chrono::nanoseconds(nanoseconds);
+  constexpr std::string_view kName = "monotonic";
+  std::array<char, 256> room{};
+  std::string_view text = read_small("/proc/self/timens_offsets", room);
+  if (!text.starts_with(kName)) return Duration::zero();
+  text.remove_prefix(kName.size());
+  std::array<std::int64_t, 2> parts{};
+  for (std::int64_t& part : parts) {
+    text.remove_prefix(std::min(text.find_first_not_of(' '), text.size()));
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), part);
+    if (read.ec != std::errc()) return Duration::zero();
+    text.remove_prefix(static_cast<std::size_t>(read.ptr - text.data()));
+  }
+  return std::chrono::seconds(parts[0]) + std::chrono::nanoseconds(parts[1]);
 }
 
 class SteadyClock final : public Clock {

@@ -24,8 +24,7 @@ constexpr Duration kBusyPatience = std::chrono::seconds(1);     // for a capture
 constexpr Duration kClosePatience = std::chrono::seconds(2);    // for a closed cache's memory to go
 constexpr Duration kCreatePatience = std::chrono::seconds(30);  // for memory for pinned blocks
 // What a cache keeps warm however long it is quiet, unless the GPU is short of memory: at least so
-// much, and no stripe beyond. Of vLLM's, which double from 32 MiB, the first ones of 224 MiB
-// remain.
+// much, and no stripe beyond. Of vLLM's, which double from 32 MiB, the first 224 MiB remain.
 constexpr Bytes kWarmFloor{192ULL << 20};
 constexpr std::uint64_t kWarmFloorShare = 128;  // but no more than this part of its limit
 

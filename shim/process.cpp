@@ -64,9 +64,9 @@ struct Process::State final : public member::Housekeeper {
   }
   member::Member* join(driver::DeviceId id) noexcept;
   bool keep_house() noexcept override;
-  // Tells the pool what it plans with; `wants`: a caller wants more than there is. False: no memory
+  // Tells the pool what it plans with. Whether a caller wants more than there is; none: no memory
   // to find out, what was told before stands.
-  bool publish(driver::DeviceId id, member::Member& m, bool& wants) noexcept;
+  std::optional<bool> publish(driver::DeviceId id, member::Member& m) noexcept;
   bool obey() noexcept override;
   // Whether the GPU has this much beside what is kept for unclaimed buffers.
   bool has_free(driver::DeviceId id, Bytes size) noexcept;
@@ -224,9 +224,9 @@ std::optional<PoolView> Process::pool_view(driver::DeviceId device) noexcept {
   return view;
 }
 
-bool Process::State::publish(driver::DeviceId id, member::Member& m, bool& wants) noexcept {
+std::optional<bool> Process::State::publish(driver::DeviceId id, member::Member& m) noexcept {
   auto figures = member::figures_of(registry, id, m.longest_request());
-  if (!figures) return false;
+  if (!figures) return std::nullopt;
   if (const PlainReport report = plain_report.load()) {
     const PlainMemory plain = report(id);
     figures->plain = plain.held;
@@ -234,8 +234,7 @@ bool Process::State::publish(driver::DeviceId id, member::Member& m, bool& wants
   }
   if (m.sequence().described()) figures->fitting = m.sequence().current();
   m.ledger().publish(*figures);
-  wants = static_cast<bool>(figures->want);
-  return true;
+  return static_cast<bool>(figures->want);
 }
 
 bool Process::State::keep_house() noexcept {
@@ -246,8 +245,7 @@ bool Process::State::keep_house() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     devices[i].scratch->tend();
-    bool wants = false;
-    busy = !publish(id, *m, wants) || wants || busy;
+    busy = publish(id, *m).value_or(true) || busy;
     if (const auto free = driver::free_memory(driver, id))
       busy = static_cast<bool>(m->ledger().reap(*free)) || busy;
   }
@@ -265,8 +263,7 @@ bool Process::State::obey() noexcept {
     const bool longer_or_shorter =
         m->sequence().described() &&
         m->sequence().look(m->ledger().reach(), outline.caches, now, registry, id);
-    bool wants = false;
-    if ((outline != devices[i].outline || longer_or_shorter) && publish(id, *m, wants))
+    if ((outline != devices[i].outline || longer_or_shorter) && publish(id, *m).has_value())
       devices[i].outline = outline;
     waiting = waiting || outline.waiting;
     const ledger::Duty duty = m->ledger().duty();

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "policy/ledger/patience.hpp"
+#include "policy/small_file.hpp"
 
 namespace kvcached::ledger {
 namespace {
@@ -95,14 +96,10 @@ void PoolFile::close() noexcept {
 
 std::array<std::uint64_t, 2> boot_id() noexcept {
   std::array<std::uint64_t, 2> id{};
-  std::array<char, 64> text{};
-  const int file = ::open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-  if (file < 0) return id;
-  const ssize_t length = ::read(file, text.data(), text.size());
-  ::close(file);
+  std::array<char, 64> room{};
   std::size_t digits = 0;
-  for (ssize_t i = 0; i < length && digits < 32; ++i) {
-    const char c = text[static_cast<std::size_t>(i)];
+  for (const char c : read_small("/proc/sys/kernel/random/boot_id", room)) {
+    if (digits == 32) break;
     const bool decimal = c >= '0' && c <= '9';
     if (!decimal && (c < 'a' || c > 'f')) continue;
     const auto digit = static_cast<std::uint64_t>(decimal ? c - '0' : c - 'a' + 10);

@@ -56,8 +56,9 @@ class Ranges final : public Worker {
 
   Ranges(std::shared_ptr<Buffer> buffer, Waker& waker, const Clock& clock) noexcept;
 
+  std::vector<PageRun> divide();  // makes extents_, before anybody knows it; throws std::bad_alloc
+
   // All with mutex_ held.
-  std::vector<PageRun> divide();  // makes extents_; throws, nobody knows it yet
   Result start(std::span<const PageRun> runs) noexcept;
   Result check(Bytes offset, Bytes bytes) const noexcept;
   std::span<Extent> touched(Bytes offset, Bytes bytes) noexcept;

@@ -85,9 +85,8 @@ bool current_device(const Symbols& cuda, CUdevice& out) noexcept {
 
 class CudaDriver final : public Driver {
  public:
-  explicit CudaDriver(const Symbols& cuda) noexcept : cuda_(cuda) {
-    several_devices_ = device_count(cuda) > 1;
-  }
+  explicit CudaDriver(const Symbols& cuda) noexcept
+      : cuda_(cuda), several_devices_(device_count(cuda) > 1) {}
 
   Status reserve(Bytes size, Address& out) noexcept override {
     if (exiting) return Status::lost;
@@ -392,7 +391,7 @@ class CudaDriver final : public Driver {
   };
 
   const Symbols& cuda_;
-  bool several_devices_ = false;
+  const bool several_devices_;
   std::mutex peers_mutex_;
   Peers peers_;
   Contexts contexts_;

@@ -1,11 +1,12 @@
 #include "shim/member/member.hpp"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <string_view>
 
+#include "policy/small_file.hpp"
 #include "shim/log.hpp"
 
 namespace kvcached::member {
@@ -38,13 +39,9 @@ void Member::uncharge(Pages pages) noexcept {
 }
 
 std::string program_name() {
-  char name[32] = {};
-  const int file = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
-  if (file < 0) return "unknown";
-  const ssize_t size = read(file, name, sizeof name - 1);
-  close(file);
-  const std::string_view text(name, size > 0 ? static_cast<std::size_t>(size) : 0);
-  return std::string(text.substr(0, text.find('\n')));
+  std::array<char, 32> room{};
+  const std::string_view text = read_small("/proc/self/comm", room);
+  return text.empty() ? "unknown" : std::string(text.substr(0, text.find('\n')));
 }
 
 std::string unnamed_tenant() {
