@@ -133,7 +133,7 @@ Json replay_traces(const Flags& flags) {
   return rows;
 }
 
-Json replay_greedy(Foresight foresight) {
+Json replay_greedy() {
   constexpr std::uint64_t kSteps = 20'000;
   constexpr unsigned kSeeds = 12;
   balance::Rules rules;
@@ -166,7 +166,7 @@ Json replay_greedy(Foresight foresight) {
       GreedyResult sum;
       std::uint64_t over = 0;
       for (unsigned seed = 1; seed <= kSeeds; ++seed) {
-        const GreedyResult r = run_greedy(c.way, c.rules, c.gate, minimum, kSteps, seed, foresight);
+        const GreedyResult r = run_greedy(c.way, c.rules, c.gate, minimum, kSteps, seed);
         sum.longest_wait = std::max(sum.longest_wait, r.longest_wait);
         sum.greedy_wait = std::max(sum.greedy_wait, r.greedy_wait);
         sum.met += r.met;
@@ -199,7 +199,7 @@ int main(int argc, char** argv) {
   app.add_option("--minutes", flags.world.minutes)->check(CLI::Range(1, 600));
   app.add_option("--foresight", flags.world.foresight, "what tenants say that they will need")
       ->transform(CLI::CheckedTransformer(std::map<std::string, Foresight>{
-          {"none", Foresight::none}, {"past", Foresight::past}, {"queue", Foresight::queue}}));
+          {"none", Foresight::none}, {"queue", Foresight::queue}}));
   app.add_option("--svg", flags.svg, "draw memory over time into this file");
   app.add_option("--json", flags.json, "append one line of results to this file");
   CLI11_PARSE(app, argc, argv);
@@ -215,7 +215,7 @@ int main(int argc, char** argv) {
     std::strftime(date, sizeof date, "%F", std::gmtime(&now));
     Json all{{"date", date}, {"tenants", flags.world.tenants}, {"minutes", flags.world.minutes}};
     all["traces"] = replay_traces(flags);
-    all["greedy"] = replay_greedy(flags.world.foresight);
+    all["greedy"] = replay_greedy();
     if (!flags.json.empty()) std::ofstream(flags.json, std::ios::app) << all.dump() << '\n';
   } catch (const std::exception& e) {
     std::fprintf(stderr, "policy_replay: %s\n", e.what());

@@ -97,6 +97,7 @@ ordered_json describe(const Snapshot& pool, const MemberState& member) {
           {"fragmented_bytes", amount(member.figures.fragmented)},
           {"warm_bytes", amount(member.figures.warm)},
           {"want_bytes", amount(member.figures.want)},
+          {"demand_bytes", amount(member.figures.demand)},
           {"reserved_bytes", member.figures.reserved.value},
           {"least_bytes", amount(member.figures.least)},
           {"plain_bytes", member.figures.plain.value},

@@ -22,8 +22,7 @@ Engine::Engine(Shared& shared, std::size_t place, std::uint64_t token_bytes,
       place_(place),
       token_bytes_(token_bytes),
       requests_(std::move(requests)),
-      foresight_(foresight),
-      warm_(shared.tenants()[place].stripe) {}
+      foresight_(foresight) {}
 
 // Blocks lie in the fullest stripes, so those in use are as few as can be.
 Pages Engine::pages_for(std::uint64_t tokens) const {
@@ -44,7 +43,8 @@ bool Engine::take(Pages pages, bool begins) {
   if (balance::at_hand(t) < pages) return false;
   if (begins && !shared_.may_reuse(place_, pages, now())) return false;
   t.used += pages;
-  warm_.took(now(), pages, ready);
+  stats_.warm.hits += ready.value;
+  stats_.warm.misses += (pages - ready).value;
   shared_.changed();
   return true;
 }
@@ -80,7 +80,6 @@ void Engine::resize() {
   }
   const Pages needed = pages_for(live_tokens_);
   if (needed < t.used) {
-    warm_.freed(now(), t.used - needed);
     t.used = needed;
     shared_.changed();
   }
@@ -134,7 +133,8 @@ void Engine::admit() {
   if (waiting_.empty()) t.want = Pages();
 }
 
-// What an agent does aside: obey, let go of what is no longer worth keeping, refill.
+// What an agent does aside: obey, let go of what is no longer worth keeping, refill ahead of what
+// the engine says that it needs next.
 void Engine::keep_house() {
   balance::Tenant& t = own();
   if (t.leaving) {
@@ -142,17 +142,24 @@ void Engine::keep_house() {
     t.leaving = Pages();
   }
   if (!shared_.is_elastic()) return;
+  const Blocks used(t.used.value);
+  Pages expected = next().minus_clamped(t.used);
+  warm_.sample(now(), used, !used);
+  // Where nothing is asked back, what is kept in a pool that is short is lost to the others.
+  if (!shared_.asks_back() && shared_.level() >= balance::Level::tight) {
+    expected = Pages();
+    warm_.forget();
+  }
   t.leaving = shared_.due(place_, now());
-  const Pages keep = warm_.keep(now(), shared_.level());
+  const Pages keep(warm_.keep(used, Blocks(expected.value)).value);
   const Pages surplus = balance::whole(balance::idle(t).minus_clamped(keep), t.stripe);
   t.leaving += surplus;
   if (t.leaving) {
-    warm_.released(t.leaving);
+    stats_.warm.vain += t.leaving.value;
     shared_.changed();
   }
-  if (!t.leaving && !t.want && shared_.level() < balance::Level::tight &&
-      balance::idle(t) < warm_.low(now())) {
-    shared_.grant(place_, balance::whole(warm_.high(now()) - balance::idle(t), t.stripe), now(),
+  if (!t.leaving && !t.want && balance::idle(t) < expected) {
+    shared_.grant(place_, balance::whole(expected - balance::idle(t), t.stripe), now(),
                   balance::Purpose::ahead);
   }
 }
@@ -168,20 +175,25 @@ void Engine::step(std::uint64_t step) {
   if (t.want && t.charged < t.min) ++stats_.below_minimum;
   keep_house();
   if ((step + place_) % 10 == 0) {
-    own().demand = foreseen();
+    own().demand = foresight_ == Foresight::queue ? std::max(own().used, queued()) : own().used;
   }
 }
 
-Pages Engine::foreseen() {
-  if (foresight_ == Foresight::past) {
-    demand_.sample(now(), own().used);
-    return demand_.pages();
-  }
+// What runs and all that waits.
+Pages Engine::queued() const {
   std::uint64_t tokens = live_tokens_;
-  if (foresight_ == Foresight::queue) {
-    for (const Sequence& s : waiting_) tokens += in_blocks(s.request.prompt + s.produced + 1);
+  for (const Sequence& s : waiting_) tokens += in_blocks(s.request.prompt + s.produced + 1);
+  return pages_for(tokens);
+}
+
+// In the next step: a block more for each that runs, and the oldest that waits.
+Pages Engine::next() const {
+  std::uint64_t tokens = live_tokens_ + kBlockTokens * running_.size();
+  if (!waiting_.empty() && running_.size() < kMostRunning) {
+    const Sequence& head = waiting_.front();
+    tokens += in_blocks(head.request.prompt + head.produced + 1);
   }
-  return std::max(own().used, pages_for(tokens));
+  return pages_for(tokens);
 }
 
 void Engine::end(std::uint64_t step) {

@@ -9,12 +9,19 @@
 
 #include "bench/engine/trace.hpp"
 #include "bench/replay/sharing.hpp"
-#include "policy/forecast.hpp"
+#include "policy/warm.hpp"
 
 namespace kvcached::replay {
 
 // Of simulated time: about what a decode step of a small model takes.
 inline constexpr Duration kStep = std::chrono::milliseconds(20);
+
+// Pages that were ready without a block.
+struct WarmScore {
+  std::uint64_t hits = 0;    // taken when they were needed
+  std::uint64_t misses = 0;  // not there then
+  std::uint64_t vain = 0;    // let go
+};
 
 struct EngineStats {
   std::uint64_t arrived = 0;
@@ -24,6 +31,7 @@ struct EngineStats {
   std::uint64_t preemptions = 0;
   std::uint64_t below_minimum = 0;   // steps in which something waited below the minimum
   std::vector<std::uint64_t> waits;  // steps until a request begins; of those that wait still, too
+  WarmScore warm;
 };
 
 class Engine {
@@ -37,7 +45,6 @@ class Engine {
   void end(std::uint64_t step);
 
   const EngineStats& stats() const { return stats_; }
-  const forecast::Score& score() const { return warm_.score(); }
 
  private:
   struct Sequence {
@@ -51,7 +58,8 @@ class Engine {
   Instant now() const { return Instant(kStep * static_cast<std::int64_t>(step_)); }
   balance::Tenant& own() { return shared_.tenant(place_); }
   Pages pages_for(std::uint64_t tokens) const;
-  Pages foreseen();
+  Pages queued() const;
+  Pages next() const;
   bool take(Pages pages, bool begins);
   void arrive();
   void generate();
@@ -70,8 +78,7 @@ class Engine {
   std::vector<Sequence> running_;
   std::uint64_t live_tokens_ = 0;
   std::uint64_t step_ = 0;
-  forecast::Demand demand_;
-  forecast::Warm warm_;
+  WarmPolicy warm_{Blocks::max()};  // of pages: blocks of that size
   EngineStats stats_;
 };
 

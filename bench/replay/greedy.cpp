@@ -5,8 +5,6 @@
 #include <random>
 #include <vector>
 
-#include "policy/forecast.hpp"
-
 namespace kvcached::replay {
 namespace {
 
@@ -30,17 +28,12 @@ struct Engine {
   std::uint64_t asked_at = 0;
   std::uint64_t longest = 0;
   std::uint64_t met = 0;
-  forecast::Demand demand{{milliseconds(500), milliseconds(6000)}};
 };
 
 class Run {
  public:
-  Run(Way way, const balance::Rules& rules, bool gate, Pages minimum, unsigned seed,
-      Foresight foresight)
-      : random_(seed),
-        gate_(gate),
-        foresight_(foresight),
-        shared_(way, kPool, records(minimum), rules) {
+  Run(Way way, const balance::Rules& rules, bool gate, Pages minimum, unsigned seed)
+      : random_(seed), gate_(gate), shared_(way, kPool, records(minimum), rules) {
     engines_[2].greedy = false;
   }
 
@@ -93,9 +86,7 @@ class Run {
       shared_.give_back(i, balance::idle(t) / 2);
     if (!t.want && step_ >= e.asks_at) ask(e, t);
     if (t.want) serve(i, e, t);
-    e.demand.sample(now(), t.used);
-    // Its queue is its wish, with which a plan reckons by itself.
-    t.demand = foresight_ == Foresight::past ? e.demand.pages() : t.used;
+    t.demand = t.used;  // its queue is its wish, with which a plan reckons by itself
   }
 
   void finish(Engine& e, balance::Tenant& t) {
@@ -129,7 +120,6 @@ class Run {
 
   std::mt19937 random_;
   bool gate_;
-  Foresight foresight_;
   Shared shared_;
   std::array<Engine, 3> engines_{{{true, {}}, {true, {}}, {true, {}}}};
   std::uint64_t step_ = 0;
@@ -139,8 +129,8 @@ class Run {
 }  // namespace
 
 GreedyResult run_greedy(Way way, const balance::Rules& rules, bool gate, Pages minimum,
-                        std::uint64_t steps, unsigned seed, Foresight foresight) {
-  return Run(way, rules, gate, minimum, seed, foresight).run(steps);
+                        std::uint64_t steps, unsigned seed) {
+  return Run(way, rules, gate, minimum, seed).run(steps);
 }
 
 }  // namespace kvcached::replay

@@ -18,6 +18,6 @@ struct GreedyResult {
 
 // One run of `steps`, of a millisecond each. Everything follows from the seed.
 GreedyResult run_greedy(Way way, const balance::Rules& rules, bool gate, Pages minimum,
-                        std::uint64_t steps, unsigned seed, Foresight foresight);
+                        std::uint64_t steps, unsigned seed);
 
 }  // namespace kvcached::replay

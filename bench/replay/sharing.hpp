@@ -11,7 +11,6 @@ namespace kvcached::replay {
 // What an engine says that it will need.
 enum class Foresight : std::uint8_t {
   none,   // what is used
-  past,   // what it needed before: forecast::Demand
   queue,  // what is used, and what all waiting requests need to begin
 };
 
@@ -44,6 +43,8 @@ class Shared {
   // The most that a tenant can ever have.
   Pages most(std::size_t i) const;
   bool is_elastic() const { return way_ != Way::fixed; }
+  // Whether what a tenant keeps idle is had back when another needs it.
+  bool asks_back() const { return way_ == Way::balanced; }
   Pages charged() const;
   balance::Level level() const { return pool_.level; }
   Pages size() const { return pool_.size; }

@@ -103,9 +103,9 @@ WorldResult run_world(Way way, Pages pool, const WorldSettings& settings,
     result.rejected += stats.rejected;
     result.preemptions += stats.preemptions;
     append(loads[i].guaranteed ? result.guaranteed : result.others, stats);
-    result.warm.hits += engines[i]->score().hits;
-    result.warm.misses += engines[i]->score().misses;
-    result.warm.vain += engines[i]->score().vain;
+    result.warm.hits += stats.warm.hits;
+    result.warm.misses += stats.warm.misses;
+    result.warm.vain += stats.warm.vain;
   }
   std::sort(shares.begin(), shares.end());
   if (!shares.empty()) {

@@ -35,7 +35,7 @@ struct WorldResult {
   Group guaranteed, others;
   // Of the requests of the tenant that is served worst, and of one in ten: the share that is done.
   double worst = 1, tenth = 1;
-  forecast::Score warm;
+  WarmScore warm;
   std::uint64_t plans = 0;
   double seconds = 0;  // of this machine
 };
@@ -45,7 +45,7 @@ struct WorldSettings {
   std::size_t tenants = 240;
   std::uint64_t minutes = 5;
   Pages minimum{64};  // of every eighth tenant
-  Foresight foresight = Foresight::past;
+  Foresight foresight = Foresight::queue;
 };
 
 // The same for every way: the tenants' traces, begun at different places and thinned by different

@@ -205,6 +205,7 @@ CacheStats Cache::stats() const {
     const std::uint64_t needed = need(clock_.now());
     const std::uint64_t missing = needed > free_ready_ ? needed - free_ready_ : 0;
     stats.want = pages_up(plan_.block_bytes() * (missing + naming_));
+    stats.expected = pages_up(plan_.block_bytes() * expected_);
     for (std::size_t stripe = 0; stripe < stripes_.size(); ++stripe) {
       live[stripe] = stripes_[stripe].live != 0;
       pinned[stripe] = stripes_[stripe].pinned != 0;

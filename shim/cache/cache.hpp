@@ -19,6 +19,7 @@
 
 #include "policy/clock.hpp"
 #include "policy/units.hpp"
+#include "policy/warm.hpp"
 #include "shim/cache/block_set.hpp"
 #include "shim/cache/buffer.hpp"
 #include "shim/cache/fences.hpp"
@@ -26,7 +27,6 @@
 #include "shim/cache/result.hpp"
 #include "shim/cache/stripe_index.hpp"
 #include "shim/cache/stripe_plan.hpp"
-#include "shim/cache/warm_policy.hpp"
 #include "shim/cache/worker.hpp"
 
 namespace kvcached::cache {
@@ -52,6 +52,7 @@ struct CacheStats {
   Pages fragmented;                // part of it that cannot go before they do
   Pages warm;                      // the rest
   Pages want;                      // asked for and not there yet
+  Pages expected;                  // will be used soon, as the caller announced, ready or not
   Pages stripe;                    // what most stripes hold
   std::uint64_t grows = 0;         // stripes backed
   std::uint64_t releases = 0;      // stripes released

@@ -26,7 +26,10 @@ std::optional<ledger::Figures> figures_of(const cache::Registry& registry, drive
       sum.reserved += buffer->requested();
       const auto worker = buffer->worker();
       const auto* const cache = dynamic_cast<const cache::Cache*>(worker.get());
-      if (cache == nullptr) sum.used += buffer->held();  // whole, or by byte ranges
+      if (cache == nullptr) {  // whole, or by byte ranges
+        sum.used += buffer->held();
+        sum.demand += buffer->held();
+      }
       if (worker == nullptr || std::find(seen.begin(), seen.end(), worker.get()) != seen.end())
         continue;
       seen.push_back(worker.get());
@@ -36,6 +39,7 @@ std::optional<ledger::Figures> figures_of(const cache::Registry& registry, drive
         sum.fragmented += stats.fragmented;
         sum.warm += stats.warm;
         sum.want += stats.want;
+        sum.demand += stats.used + stats.fragmented + stats.expected;
         if (!sum.stripe || stats.stripe < sum.stripe) sum.stripe = stats.stripe;
         sum.grows += stats.grows;
         sum.releases += stats.releases;

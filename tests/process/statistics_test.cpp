@@ -53,6 +53,27 @@ TEST_F(Statistics, InATimeNamespaceOfItsOwnAProcessHasThePoolsTime) {
   EXPECT_LT(age, seconds(60));
 }
 
+// What an engine announces is its tenant's demand in the pool, beside what it uses.
+TEST_F(Statistics, WhatIsExpectedIsTheDemand) {
+  const Tenant a("a", environment());
+  EXPECT_GE(a.number("acquire 1000 20000"), 1'000U);
+  const auto figures = [&] {
+    const auto pool = pool_in(pool_.path());
+    return pool && !pool->members.empty() ? pool->members[0].figures : ledger::Figures{};
+  };
+  ASSERT_TRUE(eventually([&] { return figures().used != Pages(); }));
+  EXPECT_TRUE(eventually([&] {
+    const ledger::Figures now = figures();
+    return now.demand == now.used + now.fragmented;
+  }));
+  EXPECT_EQ(a.ask("expect 3000"), "expecting");
+  EXPECT_TRUE(eventually([&] {
+    const ledger::Figures now = figures();
+    return now.demand >= now.used + Pages(2 * now.used.value) &&
+           now.demand < Pages(5 * now.used.value);
+  })) << "three times as many blocks as are in use";
+}
+
 TEST_F(Statistics, WhatTenantsMetOutlivesTheProcessThatMetIt) {
   const Tenant a("a", environment());
   EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);

@@ -121,9 +121,6 @@ TEST(BalanceAgingTest, AForecastKeepsNothingFromTheAgedClaim) {
   rig.add(600, 100, 200).demand = Pages(600);
   rig.add(330, 0, 300).stripe = Pages(40);  // can spare less than a stripe
   rig.add(70, 70);
-  rig.wish(2, 60, seconds(1));
-  EXPECT_EQ(rig.plan(), Pages(60));
-  EXPECT_EQ(rig.reclaim(0), Pages(0));
   rig.wish(2, 60, seconds(6));
   EXPECT_EQ(rig.plan(), Pages(0));
   EXPECT_EQ(rig.target(0), Pages(570));

@@ -1,8 +1,8 @@
-#include "shim/cache/warm_policy.hpp"
+#include "policy/warm.hpp"
 
 #include <gtest/gtest.h>
 
-namespace kvcached::cache {
+namespace kvcached {
 namespace {
 
 using std::chrono::milliseconds;
@@ -101,4 +101,4 @@ TEST(WarmPolicy, ItSaysWhetherTimeWillChangeIt) {
 }
 
 }  // namespace
-}  // namespace kvcached::cache
+}  // namespace kvcached

@@ -1,9 +1,9 @@
-#include "shim/cache/warm_policy.hpp"
+#include "policy/warm.hpp"
 
 #include <algorithm>
 #include <cmath>
 
-namespace kvcached::cache {
+namespace kvcached {
 
 WarmPolicy::WarmPolicy(Blocks cap, Blocks floor, Duration half_life) noexcept
     : cap_(cap), floor_(floor), half_life_(half_life) {}
@@ -33,4 +33,4 @@ bool WarmPolicy::decaying(Blocks live, Blocks expected) const noexcept {
   return surplus(live) > std::max(expected, floored_ ? floor_ : Blocks());
 }
 
-}  // namespace kvcached::cache
+}  // namespace kvcached

@@ -5,7 +5,7 @@
 #include "policy/clock.hpp"
 #include "policy/units.hpp"
 
-namespace kvcached::cache {
+namespace kvcached {
 
 // Not thread-safe.
 class WarmPolicy {
@@ -44,4 +44,4 @@ class WarmPolicy {
   Instant last_{};
 };
 
-}  // namespace kvcached::cache
+}  // namespace kvcached
