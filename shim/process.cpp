@@ -23,7 +23,7 @@
 #include "shim/member/pool_bell.hpp"
 #include "shim/member/room.hpp"
 
-std::atomic<std::uint32_t> kvcached_unclaimed{0};
+constinit kvcached::Watched kvcached_watched;
 
 namespace kvcached {
 
@@ -85,11 +85,15 @@ struct Process::State final : public member::Housekeeper {
   member::Agent agent;
   std::array<Device, kMaxDevices> devices;
 
-  std::shared_mutex ids_mutex;
+  struct Known {
+    std::uint64_t id = 0;
+    bool sync_memops = false;
+  };
+  std::shared_mutex known_mutex;
   std::uint64_t last_id = 0;
-  std::unordered_map<const cache::Buffer*, std::uint64_t> ids;
+  std::unordered_map<const cache::Buffer*, Known> known;
 
-  member::Guesses guesses{kvcached_unclaimed, steady_clock()};
+  member::Guesses guesses{kvcached_watched.unclaimed, steady_clock()};
 
   cache::Handles handles;
 
@@ -143,7 +147,8 @@ Process* Process::make() noexcept {
         if (Process* self = g_process.exchange(nullptr))
           for (Device& device : self->state_.devices)
             if (auto* member = device.member.load()) member->abandon();
-        kvcached_unclaimed.store(0);
+        kvcached_watched.unclaimed.store(0);
+        kvcached_watched.sync_memops.store(0);
         g_making.unlock();
       });
     }
@@ -338,9 +343,9 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
 }
 
 bool Process::State::name(const cache::Buffer& buffer) noexcept {
-  const std::unique_lock lock(ids_mutex);
+  const std::unique_lock lock(known_mutex);
   try {
-    ids[&buffer] = ++last_id;
+    known[&buffer] = Known{++last_id};
     return true;
   } catch (...) {
     return false;
@@ -348,8 +353,11 @@ bool Process::State::name(const cache::Buffer& buffer) noexcept {
 }
 
 void Process::State::unname(const cache::Buffer& buffer) noexcept {
-  const std::unique_lock lock(ids_mutex);
-  ids.erase(&buffer);
+  const std::unique_lock lock(known_mutex);
+  const auto found = known.find(&buffer);
+  if (found == known.end()) return;
+  if (found->second.sync_memops) kvcached_watched.sync_memops.fetch_sub(1);
+  known.erase(found);
 }
 
 cache::Result Process::State::end(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
@@ -369,7 +377,8 @@ bool Process::State::has_free(driver::DeviceId id, Bytes size) noexcept {
 }
 
 void Process::keep_promises(driver::DeviceId device, Bytes size) noexcept {
-  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 && !state_.has_free(device, size))
+  if (kvcached_watched.unclaimed.load(std::memory_order_acquire) != 0 &&
+      !state_.has_free(device, size))
     back_unclaimed();
 }
 
@@ -414,10 +423,23 @@ std::optional<Elastic> Process::find(driver::Address address) noexcept {
                  found.buffer->context(),
                  0,
                  found.buffer->use() == cache::Use::whole};
-  const std::shared_lock lock(state_.ids_mutex);
-  const auto id = state_.ids.find(found.buffer.get());
-  if (id != state_.ids.end()) answer.id = id->second;
+  const std::shared_lock lock(state_.known_mutex);
+  const auto known = state_.known.find(found.buffer.get());
+  if (known != state_.known.end()) {
+    answer.id = known->second.id;
+    answer.sync_memops = known->second.sync_memops;
+  }
   return answer;
+}
+
+bool Process::set_sync_memops(driver::Address address, bool on) noexcept {
+  const cache::Lookup found = state_.registry.find(address);
+  const std::unique_lock lock(state_.known_mutex);
+  const auto known = state_.known.find(found.buffer.get());
+  if (known == state_.known.end() || known->second.sync_memops == on) return false;
+  known->second.sync_memops = on;
+  kvcached_watched.sync_memops.fetch_add(on ? 1U : ~0U);
+  return true;
 }
 
 void Process::context_closing(driver::ContextId context) noexcept {

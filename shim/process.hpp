@@ -32,8 +32,9 @@ struct Elastic {
   Bytes size;  // as the engine asked, not rounded
   driver::DeviceId device;
   driver::ContextId context;
-  std::uint64_t id = 0;  // never reused within the process, never 0
-  bool whole = false;    // backed for good: its pages stay what they are
+  std::uint64_t id = 0;      // never reused within the process, never 0
+  bool whole = false;        // backed for good: its pages stay what they are
+  bool sync_memops = false;  // as set_sync_memops left it
 };
 
 enum class FreeAnswer : std::uint8_t {
@@ -83,16 +84,21 @@ class Process {
   // The elastic buffer that holds the address, which may be interior.
   std::optional<Elastic> find(driver::Address address) noexcept;
 
+  // Whether synchronous copies and fills of the buffer that holds the address wait; the doors of
+  // work see to it while kvcached_watched.sync_memops counts any. Ends with the buffer. True where
+  // it was otherwise before.
+  bool set_sync_memops(driver::Address address, bool on) noexcept;
+
   // Backs every elastic buffer whole that nobody has claimed. Called before any work is given to
-  // the GPU, and only while kvcached_unclaimed is not 0; it becomes 0, but for buffers that are
-  // just being claimed. Waits until it is done, also when another thread does it. Makes driver
-  // calls, legal while a stream captures. False: the GPU had no memory for it after all, in spite
-  // of the pool's word; the work must not be launched (it would lose what it writes), and the
+  // the GPU, and only while kvcached_watched.unclaimed is not 0; it becomes 0, but for buffers
+  // that are just being claimed. Waits until it is done, also when another thread does it. Makes
+  // driver calls, legal while a stream captures. False: the GPU had no memory for it after all, in
+  // spite of the pool's word; the work must not be launched (it would lose what it writes), and the
   // engine is to be told that memory is out.
   bool back_unclaimed() noexcept;
 
   // The same for what work is known to use and nothing else: only where the user has promised that
-  // arguments name it (KVCACHED_HINTS). kvcached_unclaimed counts the buffers that are not whole.
+  // arguments name it (KVCACHED_HINTS). kvcached_watched.unclaimed counts those not whole.
   bool back_touched(std::span<const member::Touch> touched) noexcept;
   bool arguments_name_memory() const noexcept;
   // Every buffer that is neither claimed nor whole lies within.
@@ -107,7 +113,7 @@ class Process {
 
   // Memory of `size` bytes is about to be taken beside the pool. Where the GPU has not enough for
   // it and for what nobody has claimed, that is backed first: it was handed out earlier. Makes
-  // driver calls, but none while kvcached_unclaimed is 0.
+  // driver calls, but none while kvcached_watched.unclaimed is 0.
   void keep_promises(driver::DeviceId device, Bytes size) noexcept;
 
   // Plain memory of `size` bytes was taken. The pool is told soon, not only when the house is kept.
@@ -150,9 +156,17 @@ class Process {
   State& state_;
 };
 
+// Why the doors of work do not lead straight to the driver: they do while all of it is 0. They read
+// it as one word (from assembly, hence the C name). Defined by process.cpp.
+struct alignas(8) Watched {
+  // Elastic buffers that are neither claimed nor backed whole: the next launch or copy has to wait
+  // for back_unclaimed.
+  std::atomic<std::uint32_t> unclaimed{0};
+  // Buffers whose synchronous copies and fills wait.
+  std::atomic<std::uint32_t> sync_memops{0};
+};
+static_assert(sizeof(Watched) == 8);
+
 }  // namespace kvcached
 
-// How many elastic buffers are neither claimed nor backed whole: not 0 means that the next launch
-// or copy has to wait for back_unclaimed. The hooks in front of launches read it and nothing else
-// (from assembly, hence the C name). Defined by process.cpp.
-extern "C" [[gnu::visibility("hidden")]] std::atomic<std::uint32_t> kvcached_unclaimed;
+extern "C" [[gnu::visibility("hidden")]] kvcached::Watched kvcached_watched;

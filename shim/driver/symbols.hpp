@@ -38,6 +38,7 @@
   REQUIRED(cuMemUnmap, CUresult(CUdeviceptr, size_t))                                     \
   REQUIRED(cuStreamGetCtx, CUresult(CUstream, CUcontext*))                                \
   REQUIRED(cuStreamIsCapturing, CUresult(CUstream, CUstreamCaptureStatus*))               \
+  REQUIRED(cuStreamSynchronize, CUresult(CUstream))                                       \
   REQUIRED(cuThreadExchangeStreamCaptureMode, CUresult(CUstreamCaptureMode*))             \
   OPTIONAL(cuCtxRecordEvent, CUresult(CUcontext, CUevent))                                \
   OPTIONAL(cuDeviceGetUuid, CUresult(CUuuid*, CUdevice))                                  \

@@ -28,7 +28,14 @@ R absent() noexcept {
   }
 }
 
-CUresult out_of_memory() noexcept { return CUDA_ERROR_OUT_OF_MEMORY; }
+// Of a function that copies or fills and is not given a stream to do so, by the names that the
+// driver gives them.
+constexpr std::optional<driver::DefaultStream> synchronous(std::string_view symbol,
+                                                           int per_thread) noexcept {
+  const bool memory = symbol.starts_with("cuMemcpy") || symbol.starts_with("cuMemset");
+  if (!memory || symbol.find("Async") != std::string_view::npos) return std::nullopt;
+  return per_thread != 0 ? driver::DefaultStream::per_thread : driver::DefaultStream::legacy;
+}
 
 template <class Next>
 struct Pair {
@@ -63,8 +70,9 @@ struct Bound<hook, behind, R (*)(R (*)(A...), A...) noexcept> {
   constinit kvcached::entry::Behind kvcached_behind_##symbol{__VA_ARGS__};               \
   extern "C" KVCACHED_HIDDEN const char kvcached_exported_##symbol[];                    \
   extern "C" KVCACHED_HIDDEN const char kvcached_looked_up_##symbol[];
-#define EVIDENCE(symbol, name, version, per_thread, touches) \
-  DOOR(symbol, nullptr, nullptr, &kvcached::hooks::touches, true)
+#define EVIDENCE(symbol, name, version, per_thread, touches)      \
+  DOOR(symbol, nullptr, nullptr, &kvcached::hooks::touches, true, \
+       kvcached::entry::synchronous(#symbol, per_thread))
 #define NODE(symbol, name, version, per_thread, touches) \
   DOOR(symbol, nullptr, nullptr, &kvcached::hooks::touches, false)
 #define NVML(symbol, meaning)                                                                     \
@@ -110,6 +118,12 @@ constexpr std::array kDoors{
 #undef EVIDENCE
 #undef NODE
 #undef ROW
+
+// The driver marks with "ptds" what has no stream among its arguments, with "ptsz" what has one.
+static_assert(std::all_of(kDoors.begin(), kDoors.end(), [](const Door& door) {
+  return door.symbol.ends_with("_ptds") ==
+         (synchronous(door.symbol, door.per_thread_default) == driver::DefaultStream::per_thread);
+}));
 
 using Index = std::array<std::uint16_t, kDoors.size()>;
 
@@ -191,21 +205,36 @@ void* linked_target(Behind& behind) noexcept {
   return found;
 }
 
+// In two registers: the function to go on to, or the call's answer.
+struct Onward {
+  std::uint64_t value;
+  std::uint64_t answered;
+};
+
 }  // namespace kvcached::entry
 
-// Called by the doors of work: where to jump. `target` is the `linked` or `looked_up` of `behind`,
-// `saved` are the call's arguments.
-extern "C" KVCACHED_HIDDEN void* kvcached_work(kvcached::entry::Behind* behind,
-                                               std::atomic<void*>* target,
-                                               const std::uint64_t* saved) noexcept {
+// Called by the doors of work. `target` is the `linked` or `looked_up` of `behind`, `saved` are the
+// call's arguments.
+extern "C" KVCACHED_HIDDEN kvcached::entry::Onward kvcached_work(
+    kvcached::entry::Behind* behind, std::atomic<void*>* target,
+    const std::uint64_t* saved) noexcept {
   using namespace kvcached;
-  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 &&
-      !hooks::work_begins(behind->begins_work, behind->touches, hooks::Arguments(saved))) {
-    return reinterpret_cast<void*>(&entry::out_of_memory);
+  const hooks::Arguments call(saved);
+  const auto answer = [](CUresult result) { return entry::Onward{std::uint64_t{result}, 1}; };
+  if (kvcached_watched.unclaimed.load(std::memory_order_acquire) != 0 &&
+      !hooks::work_begins(behind->begins_work, behind->touches, call)) {
+    return answer(CUDA_ERROR_OUT_OF_MEMORY);
   }
   void* next = target->load(std::memory_order_acquire);
   if (next == nullptr) {
     next = entry::linked_target(*behind);
   }
-  return next != nullptr ? next : reinterpret_cast<void*>(&entry::absent<CUresult>);
+  if (next == nullptr) {
+    return answer(entry::absent<CUresult>());
+  }
+  if (behind->synchronous && kvcached_watched.sync_memops.load(std::memory_order_acquire) != 0 &&
+      hooks::has_to_wait(behind->touches, call)) {
+    return answer(hooks::call_and_wait(next, call, *behind->synchronous));
+  }
+  return {reinterpret_cast<std::uint64_t>(next), 0};
 }

@@ -10,8 +10,10 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 
+#include "shim/driver/default_stream.hpp"
 #include "shim/hooks/touches.hpp"
 
 namespace kvcached::entry {
@@ -22,6 +24,8 @@ struct Behind {
   std::atomic<void*> looked_up{nullptr};
   hooks::Touches touches = nullptr;  // of work and of nodes
   bool begins_work = false;          // now, not in a graph that is launched later
+  // Of a synchronous copy or fill: where its work goes.
+  std::optional<driver::DefaultStream> synchronous{};
 };
 
 struct Door {

@@ -6,7 +6,7 @@
 #endif
 
         .text
-        .hidden kvcached_unclaimed
+        .hidden kvcached_watched
         .hidden kvcached_work
         .hidden kvcached_dlsym
 
@@ -45,11 +45,11 @@
         end     kvcached_looked_up_\symbol
         .endm
 
-        /* Work for the GPU. The common case costs two loads: nothing to back, target known. */
+        /* Work for the GPU. The common case costs two loads: nothing is watched, target known. */
         .macro work_door name, behind, offset
         begin   \name
         movq    \behind+\offset(%rip), %rax
-        cmpl    $0, kvcached_unclaimed(%rip)
+        cmpq    $0, kvcached_watched(%rip)
         jne     1f
         testq   %rax, %rax
         je      1f
@@ -78,7 +78,8 @@
 
         /* rax: what is behind the door; r11: where in it the target's address is. The saved registers,
          * the return address and the arguments on the stack make one array (hooks/touches.hpp).
-         * Nothing on the list takes floating-point arguments. */
+         * Nothing on the list takes floating-point arguments. kvcached_work answers where to jump, or the
+         * result (rdx not 0). */
         begin   work_slowly
         save    %rdi
         save    %rsi
@@ -94,13 +95,17 @@
         call    kvcached_work
         addq    $8, %rsp
         .cfi_adjust_cfa_offset -8
+        movq    %rdx, %r11
         restore %r9
         restore %r8
         restore %rcx
         restore %rdx
         restore %rsi
         restore %rdi
+        testq   %r11, %r11
+        jne     1f
         jmp     *%rax
+1:      ret
         end     work_slowly
 
         /* void* dlsym(void* handle, const char* name). kvcached_dlsym answers the result (rdx not 0)

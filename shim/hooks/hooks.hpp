@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "shim/driver/cuda_abi.hpp"
+#include "shim/driver/default_stream.hpp"
 #include "shim/hooks/touches.hpp"
 
 namespace kvcached::hooks {
@@ -80,10 +81,11 @@ CUresult mem_get_address_range(Next<CUdeviceptr*, std::size_t*, CUdeviceptr> nex
                                CUdeviceptr* base, std::size_t* size, CUdeviceptr address) noexcept;
 CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> next, void* data,
                                CUpointer_attribute attribute, CUdeviceptr address) noexcept;
-// Where a program pins memory for other devices, its pages must be the final ones: refused for
-// memory that somebody backs piece by piece.
 CUresult mem_host_get_device_pointer(Next<CUdeviceptr*, void*, unsigned> next, CUdeviceptr* out,
                                      void* host, unsigned flags) noexcept;
+// Where a program pins memory for other devices, its pages must be the final ones: refused for
+// memory that somebody backs piece by piece. For the rest the driver refuses sync-memops, as for
+// all mapped memory: here it is set, and seen to by sync_memops.cpp.
 CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdeviceptr> next,
                                const void* value, CUpointer_attribute attribute,
                                CUdeviceptr address) noexcept;
@@ -130,8 +132,17 @@ CUresult disable_peer(Next<CUcontext> next, CUcontext owner) noexcept;
 
 // Backs what nobody has claimed, or what `touches` finds of it where the user has promised that the
 // arguments tell. `now`: the call begins work, not a node of a graph that does later. Called only
-// while kvcached_unclaimed is not 0. False: there is no memory for it; the work must not begin, and
-// the program is to hear OUT_OF_MEMORY.
+// while kvcached_watched.unclaimed is not 0. False: there is no memory for it; the work must not
+// begin, and the program is to hear OUT_OF_MEMORY.
 bool work_begins(bool now, Touches touches, const Arguments& call) noexcept;
+
+// ---- sync_memops.cpp: synchronous copies and fills that wait, as the program has set it ---------
+
+// Whether a synchronous copy or fill uses memory for which that is set, or may. Called only while
+// kvcached_watched.sync_memops is not 0.
+bool has_to_wait(Touches touches, const Arguments& call) noexcept;
+// Makes the call, and waits until it is done. pre: `function` has at most six arguments.
+CUresult call_and_wait(void* function, const Arguments& call,
+                       driver::DefaultStream stream) noexcept;
 
 }  // namespace kvcached::hooks

@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "shim/driver/cuda.hpp"
+#include "shim/driver/default_stream.hpp"
 #include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
 #include "shim/log.hpp"
@@ -22,6 +23,10 @@ template <class T>
 void answer(void* data, T value) noexcept {
   std::memcpy(data, &value, sizeof value);
 }
+
+// Only where a rule may make memory elastic do look-ups lead to our doors of copies and fills (see
+// entry/lookup.cpp). Elsewhere nobody would wait, so that the driver keeps its say: it refuses.
+bool waits_are_ours() noexcept { return Process::existing()->settings().match.has_value(); }
 
 // Where the driver speaks of one mapping, or of the reserved range, the engine expects the
 // allocation. What is not named here the driver answers right by itself.
@@ -52,6 +57,10 @@ void correct(void* data, CUpointer_attribute attribute, const Elastic& buffer) n
       // Plain memory always is, also where there is nothing that decompresses.
       if (!driver::decompresses(buffer.device)) answer(data, true);
       break;
+    case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
+      // The driver has written all of it: how much that is, its manual does not say.
+      if (waits_are_ours()) answer(data, buffer.sync_memops);
+      break;
     default:
       break;
   }
@@ -62,7 +71,7 @@ CUresult pin(CUdeviceptr address) noexcept {
   if (!elastic_at(address)) {
     return CUDA_SUCCESS;
   }
-  if (kvcached_unclaimed.load(std::memory_order_acquire) != 0 &&
+  if (kvcached_watched.unclaimed.load(std::memory_order_acquire) != 0 &&
       !Process::existing()->back_unclaimed()) {
     return CUDA_ERROR_OUT_OF_MEMORY;
   }
@@ -75,6 +84,20 @@ CUresult pin(CUdeviceptr address) noexcept {
     warn("elastic memory at {:#x} was to be pinned: refused, its pages come and go", address);
   }
   return CUDA_ERROR_NOT_SUPPORTED;
+}
+
+// The driver's own does nothing for mapped memory, so its part is done by the doors of copies and
+// fills. pre: pin() said yes.
+CUresult set_sync_memops(CUdeviceptr address, bool on) noexcept {
+  if (!Process::existing()->set_sync_memops(address, on) || !on) {
+    return CUDA_SUCCESS;
+  }
+  // What was begun before is to be over, too, as far as it can be waited for: other threads'
+  // default streams are out of reach.
+  CUresult result = driver::wait_for(driver::DefaultStream::legacy);
+  if (result == CUDA_SUCCESS) result = driver::wait_for(driver::DefaultStream::per_thread);
+  if (result != CUDA_SUCCESS) Process::existing()->set_sync_memops(address, false);
+  return result;
 }
 
 }  // namespace
@@ -96,21 +119,34 @@ CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> nex
     if (const CUresult refused = pin(address)) return refused;
   }
   const CUresult result = next(data, attribute, address);
-  if (result == CUDA_SUCCESS && data != nullptr) {
-    if (const auto buffer = elastic_at(address)) {
-      correct(data, attribute, *buffer);
-    }
+  const auto buffer =
+      result == CUDA_SUCCESS && data != nullptr ? elastic_at(address) : std::nullopt;
+  if (!buffer) {
+    return result;
   }
-  return result;
+  correct(data, attribute, *buffer);
+  // Whoever asks for the tokens sets the other attribute by it.
+  return attribute == CU_POINTER_ATTRIBUTE_P2P_TOKENS && waits_are_ours()
+             ? set_sync_memops(address, true)
+             : result;
 }
 
 CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdeviceptr> next,
                                const void* value, CUpointer_attribute attribute,
                                CUdeviceptr address) noexcept {
-  if (attribute == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) {
-    if (const CUresult refused = pin(address)) return refused;
+  if (attribute != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS || value == nullptr) {
+    return next(value, attribute, address);
   }
-  return next(value, attribute, address);
+  if (const CUresult refused = pin(address)) return refused;
+  const CUresult result = next(value, attribute, address);
+  // Whatever else the driver finds amiss is the program's to hear.
+  const bool only_mapped = result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_SUPPORTED;
+  if (!only_mapped || !elastic_at(address) || !waits_are_ours()) {
+    return result;
+  }
+  unsigned on = 0;
+  std::memcpy(&on, value, sizeof on);
+  return set_sync_memops(address, on != 0);
 }
 
 CUresult pointer_get_attributes(Next<unsigned, CUpointer_attribute*, void**, CUdeviceptr> next,

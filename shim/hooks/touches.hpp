@@ -1,8 +1,9 @@
 // What memory the work of a call uses, by the call's own arguments. One function for each shape of
 // arguments; the table of entry/ says which call has which.
 //
-// Asked only where the user has promised that arguments name all memory that kernels use
-// (KVCACHED_HINTS=args), and only while some buffer is not backed.
+// Asked where the user has promised that arguments name all memory that kernels use
+// (KVCACHED_HINTS=args), while some buffer is not backed; and of synchronous copies and fills,
+// while some buffer's have to wait (sync_memops.cpp).
 #pragma once
 
 #include <cstddef>

@@ -59,8 +59,8 @@ TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
   ASSERT_EQ(with.status, 0) << with.err;
   const std::string refused = "ipc 801\ndma-buf 801 -1\n";
   EXPECT_EQ(with.out, "alloc 0\n" + refused + refused + "fill 0\nfree 0\nplain 0\n" +
-                          "pin refused 0 resident 8388608\n" + "pin refused 1 resident 2097152\n" +
-                          "pin refused 1 resident 2097152\n");
+                          "pin 0 resident 8388608\n" + "pin 801 resident 2097152\n" +
+                          "pin 801 resident 2097152\n");
   const auto log = lines_of(with.err);
   ASSERT_EQ(log.size(), 3U) << with.err;
   EXPECT_NE(log[0].find("an IPC handle was asked for"), std::string::npos) << log[0];

@@ -44,13 +44,14 @@ bool forbids_unsafe(const Capture& capture) {
          capture.mode == CU_STREAM_CAPTURE_MODE_GLOBAL;
 }
 
-/// Using the legacy stream while a stream that it waits for captures would tie it to the capture.
-CUresult refuse_implicit_join(Stream& stream) {
+/// Using the legacy stream while a stream that it waits for captures would tie it to the capture,
+/// which is lost; asking about it does no harm.
+CUresult refuse_implicit_join(Stream& stream, bool asks = false) {
   if (stream.kind() != Stream::Kind::kLegacy) return CUDA_SUCCESS;
   bool found = false;
   for (const std::shared_ptr<Stream>& other : stream.context().streams()) {
     if (other->capture == nullptr || !other->blocking()) continue;
-    other->capture->invalid = true;
+    other->capture->invalid = other->capture->invalid || !asks;
     found = true;
   }
   return found ? CUDA_ERROR_STREAM_CAPTURE_IMPLICIT : CUDA_SUCCESS;
@@ -173,7 +174,7 @@ CUresult capture_info(Stream& stream, CaptureInfo& out) {
   out = {};
   if (none_open()) return CUDA_SUCCESS;
   const std::lock_guard lock(captures().mutex);
-  if (stream.capture == nullptr) return refuse_implicit_join(stream);
+  if (stream.capture == nullptr) return refuse_implicit_join(stream, true);
   out.status = stream.capture->invalid ? CU_STREAM_CAPTURE_STATUS_INVALIDATED
                                        : CU_STREAM_CAPTURE_STATUS_ACTIVE;
   out.id = stream.capture->id;

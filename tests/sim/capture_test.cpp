@@ -83,6 +83,10 @@ TEST_F(Captures, EventRecordedInsideHasNoMeaningOutside) {
 TEST_F(Captures, LegacyStreamCannotBeTiedToOne) {
   const Stream blocking(CU_STREAM_DEFAULT);
   begin(blocking);
+  auto status = CU_STREAM_CAPTURE_STATUS_NONE;
+  EXPECT_EQ(cuStreamIsCapturing(CU_STREAM_LEGACY, &status), CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
+  EXPECT_EQ(end(blocking), CUDA_SUCCESS);  // a question does no harm
+  begin(blocking);
   EXPECT_EQ(cuMemsetD32(word_, 1, 1), CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
   EXPECT_EQ(end(blocking), CUDA_ERROR_STREAM_CAPTURE_INVALIDATED);
   const Stream independent;

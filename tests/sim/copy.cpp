@@ -45,11 +45,14 @@ CUresult copy(Context& context, CUstream handle, const Rows& rows, bool wait) {
 }
 
 CUresult fill(Context& context, CUstream handle, const Rows& rows, unsigned value,
-              std::size_t element) {
+              std::size_t element, bool wait) {
   std::shared_ptr<Stream> stream;
   if (const CUresult refused = resolve_stream(handle, context, stream)) return refused;
   if (rows.to % element != 0) return CUDA_ERROR_INVALID_VALUE;
   if (rows.width == 0 || rows.height == 0) return CUDA_SUCCESS;
+  if (wait) {
+    if (const CUresult refused = refuse_synchronous(*stream)) return refused;
+  }
   const auto work = [rows, value, element] {
     for (std::size_t row = 0; row < rows.height; ++row) {
       std::byte* const at = pointer(rows.to + row * rows.to_pitch);
@@ -61,7 +64,7 @@ CUresult fill(Context& context, CUstream handle, const Rows& rows, unsigned valu
     }
   };
   // A plain memset is a kernel to the host: it does not wait for it.
-  return finish(context, *stream, CU_GRAPH_NODE_TYPE_MEMSET, {Work::Kind::kMemory, work}, false);
+  return finish(context, *stream, CU_GRAPH_NODE_TYPE_MEMSET, {Work::Kind::kMemory, work}, wait);
 }
 
 }  // namespace sim

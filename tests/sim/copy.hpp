@@ -21,8 +21,8 @@ struct Rows {
 /// call returns, as far as that memory is concerned; with `wait` any copy is.
 CUresult copy(Context& context, CUstream stream, const Rows& rows, bool wait);
 
-/// Writes `value`, of `element` bytes, `width` times into each row.
+/// Writes `value`, of `element` bytes, `width` times into each row; with `wait` before it returns.
 CUresult fill(Context& context, CUstream stream, const Rows& rows, unsigned value,
-              std::size_t element);
+              std::size_t element, bool wait);
 
 }  // namespace sim

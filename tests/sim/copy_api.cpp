@@ -1,11 +1,15 @@
 // Copies and fills.
 #include "tests/sim/call.hpp"
 #include "tests/sim/copy.hpp"
+#include "tests/sim/space.hpp"
 
 namespace sim {
 namespace {
 
 CUdeviceptr host(const void* address) { return reinterpret_cast<CUdeviceptr>(address); }
+
+/// Whether a synchronous call about it waits where others of its kind do not.
+bool waits(CUdeviceptr address) { return Space::get().find(address).sync_memops; }
 
 CUresult line(const char* name, CUdeviceptr to, CUdeviceptr from, std::size_t bytes,
               CUstream stream, bool wait) {
@@ -40,17 +44,17 @@ CUresult rectangle(const char* name, const CUDA_MEMCPY2D* from, CUstream stream,
 }
 
 CUresult fill_line(const char* name, CUdeviceptr to, unsigned value, std::size_t element,
-                   std::size_t count, CUstream stream) {
+                   std::size_t count, CUstream stream, bool wait = false) {
   return enter_context(name, [&](Context& context) {
-    return fill(context, stream, {to, 0, 0, 0, count, 1}, value, element);
+    return fill(context, stream, {to, 0, 0, 0, count, 1}, value, element, wait);
   });
 }
 
 CUresult fill_rectangle(const char* name, CUdeviceptr to, std::size_t pitch, unsigned value,
-                        std::size_t element, std::size_t width, std::size_t height,
-                        CUstream stream) {
+                        std::size_t element, std::size_t width, std::size_t height, CUstream stream,
+                        bool wait = false) {
   return enter_context(name, [&](Context& context) {
-    return fill(context, stream, {to, pitch, 0, 0, width, height}, value, element);
+    return fill(context, stream, {to, pitch, 0, 0, width, height}, value, element, wait);
   });
 }
 
@@ -69,11 +73,11 @@ CUresult cuMemcpyDtoH_v2(void* to, CUdeviceptr from, size_t bytes) {
   return line(__func__, host(to), from, bytes, nullptr, true);
 }
 CUresult cuMemcpyDtoD_v2(CUdeviceptr to, CUdeviceptr from, size_t bytes) {
-  return line(__func__, to, from, bytes, nullptr, false);
+  return line(__func__, to, from, bytes, nullptr, waits(to) || waits(from));
 }
 CUresult cuMemcpyPeer(CUdeviceptr to, CUcontext /*to_context*/, CUdeviceptr from,
                       CUcontext /*from_context*/, size_t bytes) {
-  return line(__func__, to, from, bytes, nullptr, false);
+  return line(__func__, to, from, bytes, nullptr, waits(to) || waits(from));
 }
 CUresult cuMemcpyAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
   return line(__func__, to, from, bytes, stream, false);
@@ -102,13 +106,13 @@ CUresult cuMemcpy2DAsync_v2(const CUDA_MEMCPY2D* rows, CUstream stream) {
 }
 
 CUresult cuMemsetD8_v2(CUdeviceptr to, unsigned char value, size_t count) {
-  return fill_line(__func__, to, value, 1, count, nullptr);
+  return fill_line(__func__, to, value, 1, count, nullptr, waits(to));
 }
 CUresult cuMemsetD16_v2(CUdeviceptr to, unsigned short value, size_t count) {
-  return fill_line(__func__, to, value, 2, count, nullptr);
+  return fill_line(__func__, to, value, 2, count, nullptr, waits(to));
 }
 CUresult cuMemsetD32_v2(CUdeviceptr to, unsigned value, size_t count) {
-  return fill_line(__func__, to, value, 4, count, nullptr);
+  return fill_line(__func__, to, value, 4, count, nullptr, waits(to));
 }
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t count, CUstream stream) {
   return fill_line(__func__, to, value, 1, count, stream);
@@ -121,15 +125,15 @@ CUresult cuMemsetD32Async(CUdeviceptr to, unsigned value, size_t count, CUstream
 }
 CUresult cuMemsetD2D8_v2(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                          size_t height) {
-  return fill_rectangle(__func__, to, pitch, value, 1, width, height, nullptr);
+  return fill_rectangle(__func__, to, pitch, value, 1, width, height, nullptr, waits(to));
 }
 CUresult cuMemsetD2D16_v2(CUdeviceptr to, size_t pitch, unsigned short value, size_t width,
                           size_t height) {
-  return fill_rectangle(__func__, to, pitch, value, 2, width, height, nullptr);
+  return fill_rectangle(__func__, to, pitch, value, 2, width, height, nullptr, waits(to));
 }
 CUresult cuMemsetD2D32_v2(CUdeviceptr to, size_t pitch, unsigned value, size_t width,
                           size_t height) {
-  return fill_rectangle(__func__, to, pitch, value, 4, width, height, nullptr);
+  return fill_rectangle(__func__, to, pitch, value, 4, width, height, nullptr, waits(to));
 }
 CUresult cuMemsetD2D8Async(CUdeviceptr to, size_t pitch, unsigned char value, size_t width,
                            size_t height, CUstream stream) {

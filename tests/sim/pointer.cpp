@@ -28,8 +28,13 @@ CUresult attribute(const Place& place, CUdeviceptr address, CUpointer_attribute 
       if (host || place.origin == Origin::kManaged) return give(out, address);
       give(out, CUdeviceptr{0});
       return CUDA_ERROR_INVALID_VALUE;
+    case CU_POINTER_ATTRIBUTE_P2P_TOKENS:
+      if (!plain && place.kind != Place::Kind::kMapped) return CUDA_ERROR_INVALID_VALUE;
+      // As documented; mapped memory does not have it.
+      static_cast<void>(Space::get().set_sync_memops(address, true));
+      return give(out, CUDA_POINTER_ATTRIBUTE_P2P_TOKENS{1, 1});
     case CU_POINTER_ATTRIBUTE_SYNC_MEMOPS:
-      return give(out, static_cast<unsigned>(0));
+      return give(out, static_cast<unsigned>(place.sync_memops));
     case CU_POINTER_ATTRIBUTE_BUFFER_ID:
     case CU_POINTER_ATTRIBUTE_MEMORY_BLOCK_ID:
       return give(out, static_cast<unsigned long long>(place.id));
@@ -106,6 +111,7 @@ CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void
     if (count == 0 || which == nullptr || out == nullptr) return CUDA_ERROR_INVALID_VALUE;
     const Place place = Space::get().find(address);
     for (unsigned i = 0; i < count; ++i) {
+      if (which[i] == CU_POINTER_ATTRIBUTE_P2P_TOKENS) return CUDA_ERROR_NOT_SUPPORTED;
       if (place.kind == Place::Kind::kNothing) {
         give_nothing(which[i], out[i]);
       } else if (attribute(place, address, which[i], out[i]) == CUDA_ERROR_NOT_SUPPORTED) {
@@ -117,12 +123,17 @@ CUresult cuPointerGetAttributes(unsigned count, CUpointer_attribute* which, void
 }
 
 CUresult cuPointerSetAttribute(const void* value, CUpointer_attribute which, CUdeviceptr address) {
-  return enter_context(__func__, [&](Context&) -> CUresult {
-    const Place place = Space::get().find(address);
-    if (value == nullptr || which != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS ||
-        place.kind != Place::Kind::kAllocated) {
+  return enter_context(__func__, [&](Context& context) -> CUresult {
+    if (value == nullptr || which != CU_POINTER_ATTRIBUTE_SYNC_MEMOPS) {
       return CUDA_ERROR_INVALID_VALUE;
     }
+    unsigned on = 0;
+    std::memcpy(&on, value, sizeof(on));
+    const CUresult refused = Space::get().set_sync_memops(address, on != 0);
+    if (refused != CUDA_SUCCESS || on == 0) return refused;
+    // Synchronous copies and fills that were begun before are over afterwards.
+    context.legacy_stream()->tail().wait();
+    context.thread_stream()->tail().wait();
     return CUDA_SUCCESS;
   });
 }

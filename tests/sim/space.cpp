@@ -66,6 +66,7 @@ Place Space::find(CUdeviceptr address) {
     out.access = CU_MEM_ACCESS_FLAGS_PROT_READWRITE;
     out.pool = allocation.pool;
     out.id = allocation.id;
+    out.sync_memops = allocation.sync_memops;
     out.extent = allocation.extent;
     const auto block = at_or_before(blocks_, address);
     const bool small = block != blocks_.end() && within(block->first, kPageBytes);

@@ -27,6 +27,7 @@ struct Allocation {
   CUmemoryPool pool;
   std::uint64_t id;
   std::shared_ptr<Extent> extent;
+  bool sync_memops = false;
 };
 
 /// One cuMemMap.
@@ -52,6 +53,7 @@ struct Place {
   CUmemAccess_flags access = CU_MEM_ACCESS_FLAGS_PROT_NONE;
   CUmemoryPool pool = nullptr;
   std::uint64_t id = 0;
+  bool sync_memops = false;
   std::shared_ptr<Extent> extent;
   CUdeviceptr extent_base = 0;  // the address of the extent's first byte
 };
@@ -88,6 +90,8 @@ class Space {
   std::size_t remove_host(std::uintptr_t base);
 
   Place find(CUdeviceptr address);
+  /// For ordinary allocations only, as the driver has it.
+  CUresult set_sync_memops(CUdeviceptr address, bool on);
   /// What cuMemMap has mapped there; 0 for nothing.
   CUmemGenericAllocationHandle handle_at(CUdeviceptr address);
 

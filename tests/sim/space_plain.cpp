@@ -43,8 +43,9 @@ CUresult Space::allocate(CUdeviceptr& out, std::size_t bytes, Context& context, 
     const CUresult result = allocate_small(base, bytes, context, extent);
     if (result != CUDA_SUCCESS) return result;
   }
-  allocations_[base] = {base, bytes,      origin,           &context, context.device().ordinal,
-                        pool, ++last_id_, std::move(extent)};
+  allocations_[base] = {
+      base, bytes, origin, &context, context.device().ordinal, pool, ++last_id_, std::move(extent),
+      false};
   out = base;
   return CUDA_SUCCESS;
 }
@@ -112,14 +113,26 @@ CUresult Space::free(CUdeviceptr base, bool ipc) {
   return CUDA_SUCCESS;
 }
 
+CUresult Space::set_sync_memops(CUdeviceptr address, bool on) {
+  const Place::Kind kind = find(address).kind;
+  const std::lock_guard lock(mutex_);
+  const auto found = at_or_before(allocations_, address);
+  if (kind == Place::Kind::kMapped) return CUDA_ERROR_NOT_SUPPORTED;
+  if (kind != Place::Kind::kAllocated || found == allocations_.end()) {
+    return CUDA_ERROR_INVALID_VALUE;
+  }
+  found->second.sync_memops = on;
+  return CUDA_SUCCESS;
+}
+
 CUresult Space::open_ipc(CUdeviceptr& out, std::shared_ptr<Extent> extent, std::size_t offset,
                          std::size_t bytes, Context& context) {
   const CUdeviceptr base = place(*extent);
   if (base == 0) return CUDA_ERROR_OPERATING_SYSTEM;
   const std::lock_guard lock(mutex_);
   out = base + offset;
-  allocations_[out] = {out,     bytes,      Origin::kIpc,     &context, context.device().ordinal,
-                       nullptr, ++last_id_, std::move(extent)};
+  allocations_[out] = {out,     bytes,      Origin::kIpc,      &context, context.device().ordinal,
+                       nullptr, ++last_id_, std::move(extent), false};
   return CUDA_SUCCESS;
 }
 

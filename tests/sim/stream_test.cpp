@@ -3,6 +3,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cstring>
 #include <thread>
 
@@ -22,6 +23,7 @@ using driver_facts::Gate;
 using driver_facts::kPage;
 using driver_facts::Stream;
 using driver_facts::word_at;
+using namespace std::chrono_literals;
 
 class Streams : public driver_facts::DriverFacts {
  protected:
@@ -285,6 +287,64 @@ TEST_F(Streams, HostAccessCrashesAsUsualUninstrumented) {
         *reinterpret_cast<volatile int*>(address) = 1;
       },
       ::testing::KilledBySignal(SIGSEGV), "");
+}
+
+TEST_F(Streams, SyncMemopsAreWaitedForBySynchronousCallsOnThatMemory) {
+  CUdeviceptr marked = 0;
+  ASSERT_EQ(cuMemAlloc(&marked, 4096), CUDA_SUCCESS);
+  const Stream blocking(CU_STREAM_DEFAULT);
+  // Whether `call` has waited for the stream that is blocked.
+  const auto waits = [&](auto call) {
+    Gate gate;
+    gate.block(blocking);
+    std::atomic<bool> over{false};
+    std::thread opener([&] {
+      for (int i = 0; i < 200 && !over; ++i) std::this_thread::sleep_for(1ms);
+      gate.open();
+    });
+    EXPECT_EQ(call(), CUDA_SUCCESS);
+    const bool done = cuStreamQuery(CU_STREAM_LEGACY) == CUDA_SUCCESS;
+    over = true;
+    opener.join();
+    EXPECT_EQ(cuCtxSynchronize(), CUDA_SUCCESS);
+    return done;
+  };
+  const auto fill = [&] { return cuMemsetD8(marked, 1, 4096); };
+  const auto set = [&](unsigned on) {
+    return cuPointerSetAttribute(&on, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, marked + 8);
+  };
+  const auto read = [&] {
+    unsigned out = 9;
+    EXPECT_EQ(cuPointerGetAttribute(&out, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, marked), CUDA_SUCCESS);
+    return out;
+  };
+  EXPECT_EQ(read(), 0U);
+  EXPECT_FALSE(waits(fill));
+  EXPECT_TRUE(waits([&] {  // what was begun before
+    EXPECT_EQ(fill(), CUDA_SUCCESS);
+    return set(1);
+  }));
+  EXPECT_EQ(read(), 1U);
+  EXPECT_TRUE(waits(fill));
+  EXPECT_TRUE(waits([&] { return cuMemcpyDtoD(word_, marked, 64); }));
+  EXPECT_FALSE(waits([&] { return cuMemsetD8Async(marked, 1, 4096, CU_STREAM_LEGACY); }));
+  EXPECT_FALSE(waits([&] { return cuMemsetD8(word_, 1, 64); }));
+  EXPECT_EQ(set(0), CUDA_SUCCESS);
+  EXPECT_EQ(read(), 0U);
+  EXPECT_FALSE(waits(fill));
+  EXPECT_EQ(cuMemFree(marked), CUDA_SUCCESS);
+}
+
+TEST_F(Streams, SyncMemopsAreRefusedForMappedMemory) {
+  driver_facts::Range range(kPage);
+  const driver_facts::Memory memory(kPage);
+  range.map(0, kPage, memory.handle());
+  unsigned one = 1;
+  EXPECT_EQ(cuPointerSetAttribute(&one, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, range.at()),
+            CUDA_ERROR_NOT_SUPPORTED);
+  EXPECT_EQ(cuPointerGetAttribute(&one, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, range.at()),
+            CUDA_SUCCESS);
+  EXPECT_EQ(one, 0U);
 }
 
 }  // namespace

@@ -23,7 +23,7 @@ void pin(CUdeviceptr at) {
   const auto set = cuPointerSetAttribute(&yes, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, at + 4096);
   unsigned long long tokens[2] = {};
   cuPointerGetAttribute(tokens, CU_POINTER_ATTRIBUTE_P2P_TOKENS, at);
-  std::printf("pin refused %d resident %zu\n", set == CUDA_ERROR_NOT_SUPPORTED, resident(at));
+  std::printf("pin %d resident %zu\n", static_cast<int>(set), resident(at));
 }
 
 }  // namespace
