@@ -98,7 +98,7 @@ CUresult ipc_get_mem_handle(Next<CUipcMemHandle*, CUdeviceptr> next, CUipcMemHan
 // Plain memory has no such handle: INVALID_VALUE, as for cudaMalloc's.
 CUresult mem_retain_handle(Next<CUmemGenericAllocationHandle*, void*> next,
                            CUmemGenericAllocationHandle* out, void* address) noexcept;
-// A peer would keep pages that we take back: NOT_SUPPORTED, and one line in the log.
+// Pins, as pointer_set_attribute does; the driver has the last word.
 CUresult mem_get_range_handle(Next<void*, CUdeviceptr, std::size_t, int, unsigned long long> next,
                               void* out, CUdeviceptr address, std::size_t size, int type,
                               unsigned long long flags) noexcept;

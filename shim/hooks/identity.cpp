@@ -199,15 +199,8 @@ CUresult mem_retain_handle(Next<CUmemGenericAllocationHandle*, void*> next,
 CUresult mem_get_range_handle(Next<void*, CUdeviceptr, std::size_t, int, unsigned long long> next,
                               void* out, CUdeviceptr address, std::size_t size, int type,
                               unsigned long long flags) noexcept {
-  const auto buffer = elastic_at(address);
-  if (!buffer) {
-    return next(out, address, size, type, flags);
-  }
-  static constinit std::atomic<bool> said{false};
-  if (!said.exchange(true)) {
-    warn("a handle for other devices was asked for elastic memory at {:#x}: refused", address);
-  }
-  return CUDA_ERROR_NOT_SUPPORTED;
+  if (const CUresult refused = pin(address)) return refused;
+  return next(out, address, size, type, flags);
 }
 
 }  // namespace kvcached::hooks

@@ -1,6 +1,7 @@
 // link: -lcuda
-// Asks twice for every handle by which other processes or devices could reach elastic memory, then
-// uses the memory; and pins memory for other devices, as whose pages nobody decides, and claimed.
+// Asks twice for a handle by which other processes could reach elastic memory, then uses the
+// memory; and pins memory for other devices in every way there is, as whose pages nobody decides,
+// and claimed.
 #include <cstdio>
 #include <initializer_list>
 
@@ -26,6 +27,13 @@ void pin(CUdeviceptr at) {
   std::printf("pin %d resident %zu\n", static_cast<int>(set), resident(at));
 }
 
+void ask_for_dma_buf(CUdeviceptr at) {
+  int descriptor = -1;
+  const auto kind = CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
+  const auto result = cuMemGetHandleForAddressRange(&descriptor, at, 4096, kind, 0);
+  std::printf("dma-buf %d %d resident %zu\n", static_cast<int>(result), descriptor, resident(at));
+}
+
 }  // namespace
 
 int main() {
@@ -34,13 +42,7 @@ int main() {
   std::printf("alloc %d\n", static_cast<int>(cuMemAlloc_v2(&at, kSize)));
   for (const std::size_t offset : {std::size_t{0}, std::size_t{4096}}) {
     CUipcMemHandle ipc;
-    int descriptor = -1;
     std::printf("ipc %d\n", static_cast<int>(cuIpcGetMemHandle(&ipc, at + offset)));
-    const auto kind = CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
-    std::printf(
-        "dma-buf %d %d\n",
-        static_cast<int>(cuMemGetHandleForAddressRange(&descriptor, at + offset, 4096, kind, 0)),
-        descriptor);
   }
   std::printf("fill %d\n", static_cast<int>(cuMemsetD8_v2(at, 1, kSize)));
   std::printf("free %d\n", static_cast<int>(cuMemFree_v2(at)));
@@ -51,10 +53,14 @@ int main() {
                                 &yes, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, plain)));
   cuMemAlloc_v2(&at, kSize);
   pin(at);
+  cuMemFree_v2(at);
+  cuMemAlloc_v2(&at, kSize);
+  ask_for_dma_buf(at);
   CUdeviceptr claimed = 0;
   cuMemAlloc_v2(&claimed, kSize);
   kvcached_grow(claimed, 0, 2 << 20, 1000);
   pin(claimed);
   pin(claimed);
+  ask_for_dma_buf(claimed);
   return 0;
 }
