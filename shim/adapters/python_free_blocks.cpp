@@ -129,8 +129,10 @@ PyObject* ranges_of(const std::vector<FreeBlocks::Range>& ranges) noexcept {
 
 // ---- What an engine's queue of free blocks has ----
 
-// Into core.taken. False with an error set.
-bool take(Core& core, PyObject* self, ssize_t count) {
+bool none_left() noexcept { return wrong("No free blocks available") != nullptr; }
+
+// Before `count` are taken. False with an error set.
+bool ask(const Core& core, PyObject* self, ssize_t count) noexcept {
   const FreeBlocks& blocks = core.blocks;
   const auto free = [&] { return static_cast<ssize_t>(blocks.free()); };
   const auto loose = [&] { return static_cast<ssize_t>(blocks.loose()); };
@@ -141,26 +143,27 @@ bool take(Core& core, PyObject* self, ssize_t count) {
     const Owned answer(python.PyObject_CallFunctionObjArgs(callback.get(), wanted.get(), nullptr));
     if (!answer) return false;
   }
-  if (count < 0 || count > free()) {
-    wrong("No free blocks available");
-    return false;
-  }
-  core.taken.resize(static_cast<std::size_t>(count));
-  return core.blocks.take(core.taken.size(), core.taken.data());
+  return (count >= 0 && count <= free()) || none_left();
 }
 
 PyObject* popleft(Core& core, PyObject* self, PyObject*) {
-  return take(core, self, 1) ? also(core.objects[core.taken.front()]) : nullptr;
+  Block block = 0;
+  if (!ask(core, self, 1) || !core.blocks.take(1, &block)) return nullptr;
+  return also(core.objects[block]);
 }
 
 PyObject* popleft_n(Core& core, PyObject* self, PyObject* argument) {
   ssize_t count = 0;
-  if (!number(argument, count) || !take(core, self, count)) return nullptr;
-  PyObject* const list = objects_of(core, core.taken);
-  if (list == nullptr) {  // no memory: nobody has them
-    for (const Block block : core.taken) core.blocks.give(block, false, End::back);
+  if (!number(argument, count) || !ask(core, self, count)) return nullptr;
+  // Before any is taken: to make it may run code, which may take some, too.
+  Owned list(python.PyList_New(count));
+  if (!list) return nullptr;
+  core.taken.resize(static_cast<std::size_t>(count));
+  if (!core.blocks.take(core.taken.size(), core.taken.data()) && !none_left()) return nullptr;
+  for (ssize_t at = 0; const Block block : core.taken) {
+    python.PyList_SetItem(list.get(), at++, also(core.objects[block]));
   }
-  return list;
+  return list.release();
 }
 
 PyObject* remove(Core& core, PyObject*, PyObject* argument) {

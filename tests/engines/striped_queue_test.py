@@ -181,6 +181,30 @@ class Life(unittest.TestCase):
             gc.collect()
             self.assertEqual(sys.getrefcount(kind), before)
 
+    def test_code_that_runs_while_blocks_are_taken_may_take_some(self):
+        class Garbage:
+            def __init__(self, queue, taken):
+                self.cycle, self.queue, self.taken = self, queue, taken
+
+            def __del__(self):
+                self.taken += self.queue.popleft_n(1)
+
+        threshold = gc.get_threshold()
+        try:
+            for _ in range(20):
+                queue, more = make(), []
+                queue.add(0, 10)
+                kept = [[] for _ in range(200)]  # so that the next list is not an old one
+                Garbage(queue, more)
+                gc.set_threshold(1)
+                taken = queue.popleft_n(4)
+                gc.set_threshold(*threshold)
+                gc.collect()
+                self.assertEqual(len(set(numbers(taken + more))), 5)
+                del kept
+        finally:
+            gc.set_threshold(*threshold)
+
     def test_calls_leave_no_references(self):
         queue = make()
         queue.add(0, 10)
