@@ -71,6 +71,8 @@ struct Python {
   USE(ssize_t, PyLong_AsSsize_t, (PyObject*))                          \
   USE(PyObject*, PyBool_FromLong, (long))                              \
   USE(PyObject*, PyList_New, (ssize_t))                                \
+  USE(ssize_t, PyList_Size, (PyObject*))                               \
+  USE(PyObject*, PyList_GetItem, (PyObject*, ssize_t))                 \
   USE(int, PyList_SetItem, (PyObject*, ssize_t, PyObject*))            \
   USE(PyObject*, PyObject_GetAttr, (PyObject*, PyObject*))             \
   USE(PyObject*, PyObject_GetAttrString, (PyObject*, const char*))     \

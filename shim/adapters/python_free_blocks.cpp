@@ -27,6 +27,7 @@ struct Core {
   FreeBlocks blocks;
   std::vector<PyObject*> objects;  // the engine's, by number; each a reference
   PyObject* hash_name;             // a reference
+  Slot id_slot, hash_slot;         // of a block
   ssize_t ask_below;
   ssize_t refused = 0;
   std::vector<Block> taken;  // kept, so that a call allocates nothing
@@ -89,12 +90,19 @@ bool number_of(PyObject* object, std::size_t end, std::uint32_t& out) noexcept {
 }
 
 bool block_of(const Core& core, PyObject* object, Block& out) noexcept {
+  PyObject* const known = core.id_slot.of(object);
+  if (known != nullptr) return number_of(known, core.blocks.blocks(), out);
   const Owned id(python.PyObject_GetAttr(object, id_name));
   return id && number_of(id.get(), core.blocks.blocks(), out);
 }
 
 // False, with an error set, on failure.
 bool is_cached(const Core& core, PyObject* object, bool& out) noexcept {
+  PyObject* const known = core.hash_slot.of(object);
+  if (known != nullptr) {
+    out = known != none;
+    return true;
+  }
   const Owned hash(python.PyObject_GetAttr(object, core.hash_name));
   out = hash.get() != none;
   return static_cast<bool>(hash);
@@ -180,8 +188,21 @@ void give(Core& core, const Freed& freed, End end) noexcept {
 bool note_freed(Core& core, PyObject* object) {
   Freed freed{};
   if (!block_of(core, object, freed.block) || !is_cached(core, object, freed.cached)) return false;
+  core.blocks.will_give(freed.block);
   core.freed.push_back(freed);
   return true;
+}
+
+// Into core.freed. False with an error set.
+bool note_all(Core& core, PyObject* objects) {
+  core.freed.clear();
+  // The engine has just touched the blocks, but not their numbers, which lie anywhere: what takes
+  // longest is fetched for all of them at once.
+  const ssize_t count = is_exactly(objects, list_type) ? python.PyList_Size(objects) : 0;
+  for (ssize_t i = 0; i < count; ++i) {
+    __builtin_prefetch(core.id_slot.of(python.PyList_GetItem(objects, i)));
+  }
+  return for_each(objects, [&](PyObject* object) { return note_freed(core, object); });
 }
 
 PyObject* append(Core& core, PyObject*, PyObject* argument) {
@@ -192,17 +213,13 @@ PyObject* append(Core& core, PyObject*, PyObject* argument) {
 }
 
 PyObject* append_n(Core& core, PyObject*, PyObject* argument) {
-  core.freed.clear();
-  if (!for_each(argument, [&](PyObject* object) { return note_freed(core, object); }))
-    return nullptr;
+  if (!note_all(core, argument)) return nullptr;
   for (const Freed& freed : core.freed) give(core, freed, End::back);
   return also(none);
 }
 
 PyObject* prepend_n(Core& core, PyObject*, PyObject* argument) {
-  core.freed.clear();
-  if (!for_each(argument, [&](PyObject* object) { return note_freed(core, object); }))
-    return nullptr;
+  if (!note_all(core, argument)) return nullptr;
   // The first one becomes the first; where loose ones go, there is no such order.
   const auto cached = std::stable_partition(core.freed.begin(), core.freed.end(),
                                             [](const Freed& freed) { return !freed.cached; });
@@ -333,9 +350,9 @@ PyObject* forget_all(Core& core, PyObject*, PyObject*) {
 // ---- The type ----
 
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
-  PyObject *blocks = nullptr, *sizes = nullptr, *hash = nullptr;
+  PyObject *blocks = nullptr, *sizes = nullptr, *hash = nullptr, *bare = nullptr;
   ssize_t ask_below = 0;
-  if (python.PyArg_ParseTuple(arguments, "OOUn", &blocks, &sizes, &hash, &ask_below) == 0)
+  if (python.PyArg_ParseTuple(arguments, "OOUnO", &blocks, &sizes, &hash, &ask_below, &bare) == 0)
     return nullptr;
   try {
     std::vector<Block> counts;
@@ -344,6 +361,10 @@ PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
     });
     if (!known) return nullptr;
     auto core = std::make_unique<Core>(counts, hash, ask_below);
+    if (bare != none) {
+      core->id_slot.find(bare, id_name);
+      core->hash_slot.find(bare, hash);
+    }
     core->objects.reserve(core->blocks.blocks());
     if (!for_each(blocks, [&](PyObject* block) {
           core->objects.push_back(also(block));

@@ -8,6 +8,7 @@ Python python;
 PyObject* none = nullptr;
 PyObject* value_error = nullptr;
 PyObject* attribute_error = nullptr;
+PyObject* list_type = nullptr;
 ssize_t head = 0;
 
 bool ready() noexcept {
@@ -16,8 +17,11 @@ bool ready() noexcept {
   PyObject* const builtins = python.PyEval_GetBuiltins();
   value_error = python.PyDict_GetItemString(builtins, "ValueError");
   attribute_error = python.PyDict_GetItemString(builtins, "AttributeError");
+  list_type = python.PyDict_GetItemString(builtins, "list");
   PyObject* const object = python.PyDict_GetItemString(builtins, "object");
-  if (value_error == nullptr || attribute_error == nullptr || object == nullptr) return false;
+  if (value_error == nullptr || attribute_error == nullptr || list_type == nullptr ||
+      object == nullptr)
+    return false;
   const Owned size(python.PyObject_GetAttrString(object, "__basicsize__"));
   if (!size) return false;
   // An interpreter without the lock has a larger head than others.
@@ -25,6 +29,20 @@ bool ready() noexcept {
   head = (python.PyLong_AsSsize_t(size.get()) + kAlign - 1) / kAlign * kAlign;
   none = python.Py_BuildValue("");
   return none != nullptr;
+}
+
+void Slot::find(PyObject* bare, PyObject* name) noexcept {
+  type_.reset(python.PyObject_Type(bare));
+  const Owned value(python.PyObject_GetAttr(bare, name));
+  const Owned size(python.PyObject_GetAttrString(type_.get(), "__basicsize__"));
+  ssize_t bytes = 0;
+  if (value && size && number(size.get(), bytes)) {
+    const auto end = static_cast<std::size_t>(bytes);
+    for (auto at = static_cast<std::size_t>(head); at + kWord <= end; at += kWord) {
+      if (word(bare, at) == value.get()) offset_ = at;
+    }
+  }
+  python.PyErr_Clear();
 }
 
 PyObject* make_type(const char* name, std::size_t size, void (*dealloc)(PyObject*),

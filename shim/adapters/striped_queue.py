@@ -7,6 +7,7 @@ block, and there this language costs several times what a warm loop of it shows.
 """
 
 import sys
+import types
 
 from _kvcached import FreeBlocks
 
@@ -28,6 +29,24 @@ class StripedQueue(FreeBlocks):
         self.before_evicting = before_evicting
         # The attribute behind vLLM's property, where there is one.
         known_by = "_block_hash" if hasattr(blocks[0], "_block_hash") else "block_hash"
-        self.begin(blocks, [count for _, count in stripes], known_by, ask_below)
+        self.begin(blocks, [count for _, count in stripes], known_by, ask_below,
+                   bare(type(blocks[0]), "block_id", known_by))
         for block in blocks:  # the links are not used
             block.prev_free_block = block.next_free_block = None
+
+
+def bare(kind, *names):
+    """An instance of `kind` with an object of its own in each of these slots: by it is found where
+    they lie. None where they are not slots, or may be read through code of its own."""
+    if kind.__getattribute__ is not object.__getattribute__:
+        return None
+    try:
+        made = object.__new__(kind)
+        for name in names:
+            found = next(vars(base)[name] for base in kind.__mro__ if name in vars(base))
+            if type(found) is not types.MemberDescriptorType:
+                return None
+            found.__set__(made, object())
+    except (AttributeError, StopIteration, TypeError):
+        return None
+    return made

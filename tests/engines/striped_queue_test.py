@@ -19,8 +19,14 @@ class Block:
         self.prev_free_block = self.next_free_block = None
 
 
-def make(stripes=8, size=10, **more):
-    blocks = [Block(i) for i in range(stripes * size)]
+class SlottedBlock:
+    __slots__ = ("ref_cnt", "block_id", "is_null", "prev_free_block", "block_hash",
+                 "next_free_block", "__weakref__")
+    __init__ = Block.__init__
+
+
+def make(stripes=8, size=10, kind=Block, **more):
+    blocks = [kind(i) for i in range(stripes * size)]
     worlds.free_queue()(blocks)  # as the engine's own queue leaves them
     queue = striped_queue.StripedQueue(
         blocks, [(i * size, size) for i in range(stripes)],
@@ -139,7 +145,7 @@ class Misuse(unittest.TestCase):
                      lambda: self.queue.withdraw(8), lambda: self.queue.held(-1),
                      lambda: self.queue.append(Block(80)), lambda: self.queue.append_n([None]),
                      lambda: self.queue.append_n(3), lambda: self.queue.popleft_n("x"),
-                     lambda: self.queue.popleft_n(-1), lambda: self.queue.begin([], [], "x", 0)):
+                     lambda: self.queue.popleft_n(-1), lambda: self.queue.begin([], [], "x", 0, None)):
             with self.assertRaises((ValueError, TypeError, AttributeError, OverflowError)):
                 call()
         self.assertEqual(numbers(self.queue.popleft_n(10)), list(range(10)))
@@ -181,6 +187,19 @@ class Life(unittest.TestCase):
             gc.collect()
             self.assertEqual(sys.getrefcount(kind), before)
 
+    def test_it_lets_go_of_the_type_of_the_blocks(self):
+        def use():
+            queue = make(kind=SlottedBlock)
+            queue.add(0, 10)
+            queue.append_n(queue.popleft_n(5))
+        use()
+        gc.collect()
+        before = sys.getrefcount(SlottedBlock)
+        for _ in range(20):
+            use()
+        gc.collect()
+        self.assertEqual(sys.getrefcount(SlottedBlock), before)
+
     def test_code_that_runs_while_blocks_are_taken_may_take_some(self):
         class Garbage:
             def __init__(self, queue, taken):
@@ -206,7 +225,11 @@ class Life(unittest.TestCase):
             gc.set_threshold(*threshold)
 
     def test_calls_leave_no_references(self):
-        queue = make()
+        for kind in (Block, SlottedBlock):
+            with self.subTest(kind=kind):
+                self.leave_no_references(make(kind=kind))
+
+    def leave_no_references(self, queue):
         queue.add(0, 10)
         block = queue.blocks[0]
 
@@ -227,11 +250,116 @@ class Life(unittest.TestCase):
             queue.add(10, 10)
             queue.withdraw(queue.empty()[0])
         use()
+        block.block_hash = known = object()
         before = sys.getrefcount(block), sys.getrefcount(None)
         for _ in range(1000):
             use()
+            block.block_hash = known
         self.assertEqual(sys.getrefcount(block), before[0])
+        self.assertEqual(sys.getrefcount(known), 3)
         self.assertLess(abs(sys.getrefcount(None) - before[1]), 500)
+
+
+class Slots(unittest.TestCase):
+    """Blocks are read without a look-up by name where that comes to the same."""
+
+    def made(self, kind):
+        queue = make(kind=kind)
+        queue.add(0, 10)
+        return queue, queue.popleft_n(10)
+
+    def known(self, queue, freed):
+        """How many of these the queue takes for known ones."""
+        before = queue.num_free_blocks - queue.fresh
+        queue.append_n(freed)
+        return queue.num_free_blocks - queue.fresh - before
+
+    def test_slots_tell_what_the_attributes_do(self):
+        queue, taken = self.made(SlottedBlock)
+        for block in taken[2:5]:
+            block.block_hash = block.block_id
+        self.assertEqual(self.known(queue, taken), 3)
+        self.assertEqual(numbers(queue.popleft_n(10)), [9, 8, 7, 6, 5, 1, 0, 2, 3, 4])
+
+    @unittest.skipUnless(object.__basicsize__ == 16, "an interpreter without the lock")
+    def test_they_are_read_where_they_lie(self):
+        class Changed(SlottedBlock):
+            __slots__ = ()
+
+        queue, taken = self.made(Changed)
+        # From now on whoever looks it up by name fails.
+        Changed.block_id = Changed.block_hash = property(lambda block: 1 // 0)
+        self.assertEqual(self.known(queue, taken), 0)
+        self.assertEqual(queue.num_free_blocks, 10)
+
+    def test_an_instance_of_another_type_is_asked(self):
+        class Other(SlottedBlock):
+            __slots__ = ()
+            block_id = property(lambda block: SlottedBlock.block_id.__get__(block) - 100,
+                                SlottedBlock.block_id.__set__)
+            block_hash = property(lambda block: "known", lambda block, value: None)
+
+        queue, taken = self.made(SlottedBlock)
+        others = [Other(100 + block.block_id) for block in taken[:4]]
+        self.assertEqual(self.known(queue, others + taken[4:]), 4)
+        self.assertEqual(queue.num_free_blocks, 10)
+        changed = queue.popleft_n(6)
+        changed[0].__class__ = Other
+        changed[0].block_id = 100 + 9
+        self.assertEqual(self.known(queue, changed), 1)
+
+    def test_what_reads_by_code_of_its_own_is_asked(self):
+        class Everything(SlottedBlock):
+            def __getattribute__(self, name):
+                found = super().__getattribute__(name)
+                return "known" if name == "block_hash" and found is None else found
+
+        class OneProperty(SlottedBlock):
+            block_hash = property(lambda block: SlottedBlock.block_hash.__get__(block) or "known",
+                                  SlottedBlock.block_hash.__set__)
+
+        class NotOnlyPython(striped_queue.FreeBlocks):
+            __slots__ = SlottedBlock.__slots__
+
+            def __init__(self, number):
+                Block.__init__(self, number)
+                self.block_hash = "known"
+
+        for kind in (Everything, OneProperty, NotOnlyPython):
+            with self.subTest(kind=kind):
+                self.assertEqual(self.known(*self.made(kind)), 10)
+
+    def test_an_empty_slot_is_as_an_attribute_that_is_missing(self):
+        class Answering(SlottedBlock):
+            __slots__ = ()
+
+            def __getattr__(self, name):
+                if name != "block_hash":
+                    raise AttributeError(name)
+                return "known"
+
+        for name in ("block_hash", "block_id"):
+            queue, taken = self.made(SlottedBlock)
+            delattr(taken[5], name)
+            for call in (lambda: queue.append_n(taken), lambda: queue.prepend_n(taken),
+                         lambda: queue.append(taken[5])):
+                self.assertRaises(AttributeError, call)
+            self.assertEqual(queue.num_free_blocks, 0)
+        queue, taken = self.made(Answering)
+        del taken[5].block_hash, taken[6].block_hash
+        self.assertEqual(self.known(queue, taken), 2)
+        taken[9].block_id = "x"
+        self.assertRaises(TypeError, queue.remove, taken[9])
+        taken[9].block_id = 80
+        self.assertRaises(ValueError, queue.remove, taken[9])
+
+    def test_a_list_may_change_while_its_blocks_are_asked(self):
+        class Emptying(Block):
+            block_hash = property(lambda block: freed.clear(), lambda block, value: None)
+
+        queue, freed = self.made(Emptying)
+        queue.append_n(freed)
+        self.assertEqual(queue.num_free_blocks, 1)
 
 
 class Age(unittest.TestCase):
@@ -286,7 +414,7 @@ class Books(unittest.TestCase):
 
     def play(self, seed):
         dice = random.Random(seed)
-        queue, used, out = make(), [], set(range(8))
+        queue, used, out = make(kind=(Block, SlottedBlock)[seed % 2]), [], set(range(8))
 
         def add(stripe):
             # In two pieces now and then, as an acquire may give it.
