@@ -4,8 +4,8 @@
 //   LD_PRELOAD=build/libkvcached.so build/bench/growth [--rounds N] [--json FILE]
 //
 // The library releases on a thread of its own while the caller goes on. So do the raw calls that
-// it stands beside: on the caller's thread, where nothing else runs then, the driver takes less
-// time for the same calls, which is told as well.
+// it stands beside, on the same processor: on the caller's thread, where nothing else runs then,
+// the driver takes less time for the same calls, which is told as well.
 //
 // Prints medians and their ratio. Exit 1 when something failed; speed never decides the exit code.
 #include <CLI/CLI.hpp>
@@ -27,6 +27,7 @@
 
 #include "bench/measure/cuda.hpp"
 #include "bench/measure/numbers.hpp"
+#include "bench/measure/processors.hpp"
 #include "shim/include/kvcached.h"
 
 namespace {
@@ -46,7 +47,9 @@ void pause_ms(long ms) {
 // A thread that does one thing at a time for a caller who looks on.
 class Aside {
  public:
-  Aside() : thread_([this] { work_off(); }) {}
+  Aside() : thread_([this] { work_off(); }) {
+    pthread_setname_np(thread_.native_handle(), "aside");
+  }
   ~Aside() {
     give({});
     thread_.join();
@@ -249,6 +252,8 @@ Series grow_series(CUdevice device, std::size_t segments, std::size_t extent, in
   ours.take_small_stripes(blocks);
   const std::uint64_t base = ours.backed();
   Aside aside;
+  if (!run_aside({"aside", "kvcached"}))
+    std::puts("the threads that release run where they like: figures of releases are less certain");
   for (int i = 0; i < rounds; ++i) {
     const std::size_t at = static_cast<std::size_t>(i % 8) * extent;
     out.raw.push_back(timed([&] { raw.grow(at); }));
