@@ -63,14 +63,33 @@ def engine_core(session):
     return None
 
 
+def siblings(cpu):
+    """The processors of one core with this one, itself included."""
+    try:
+        text = pathlib.Path(
+            "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list" % cpu).read_text()
+        spans = [part.split("-") for part in text.strip().split(",")]
+        return {cpu}.union(*(range(int(span[0]), int(span[-1]) + 1) for span in spans))
+    except (OSError, ValueError):
+        return {cpu}
+
+
 def places(cpus):
-    """Processors for the client, for engine cores, and for the engines' other processes: each part
-    has its own, and both engines of a pair have the same. None where there are too few."""
+    """Processors for the client, for the scheduler's threads, for all else of engine cores, and for
+    the engines' other processes: each part has its own, and both engines of a pair have the same.
+    None where there are too few.
+
+    A scheduler that shares a core with another busy thread, or is moved to and fro, takes up to a
+    third longer for a step, for as long as the threads stay where they are: so it has a core of its
+    own, with nothing on the other half."""
     cpus = sorted(cpus)
     if len(cpus) < 8:
         return None
-    core = 2 + len(cpus) // 4
-    return {"client": cpus[:2], "core": cpus[2:core], "others": cpus[core:]}
+    first = 2 + len(cpus) // 4
+    core = cpus[2:first]
+    return {"client": cpus[:2], "scheduler": core[:1],
+            "core": [cpu for cpu in core if cpu not in siblings(core[0])] or core[1:],
+            "others": cpus[first:]}
 
 
 @contextlib.contextmanager
@@ -85,13 +104,15 @@ def only_on(cpus):
 
 
 def place(session, where):
-    """Puts all threads of the session where they belong; so also those that come later."""
+    """Puts all threads of the session where they belong. One that comes later is where the thread
+    was that made it: to be called again when an engine has done some work."""
     for process in members(session):
         with contextlib.suppress(OSError):
             part = "core" if "EngineCore" in process.title() else "others"
             for thread in os.listdir(PROC / str(process.pid) / "task"):
+                own = part == "core" and int(thread) == process.pid
                 with contextlib.suppress(OSError):  # it has just ended
-                    os.sched_setaffinity(int(thread), where[part])
+                    os.sched_setaffinity(int(thread), where["scheduler" if own else part])
 
 
 def processor_seconds(session):

@@ -68,9 +68,12 @@ class Side:
             self.ready = self.when_ready()
             if self.ready:
                 self._require_elastic()
-                if self.options.places:
-                    processes.place(self.session, self.options.places)
+                self._place()
         return self.ready is not None
+
+    def _place(self):
+        if self.options.places:
+            processes.place(self.session, self.options.places)
 
     def end(self, politely=True):
         if self.engine.process:
@@ -97,6 +100,7 @@ class Side:
     def warm_up(self):
         for step in workloads.plan("warm-up", self.options.tiny):
             self.ask("warm-up", step)
+        self._place()
 
     def ask(self, plan, step, piece=0, capacity=None, number=0):
         """A piece of a plan's step, in the round of that number."""

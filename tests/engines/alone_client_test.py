@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 import alone
 from vllm_alone import client, processes, server, workloads
@@ -212,27 +213,38 @@ class ProcessesTest(unittest.TestCase):
         self.assertEqual(processes.shares(before, after), {
             "scheduler": 0.5, "core": 1.0, "others": 1.0, "busiest": 0.5})
 
-    def test_client_core_and_others_have_processors_of_their_own(self):
+    def test_client_scheduler_core_and_others_have_processors_of_their_own(self):
         self.assertIsNone(processes.places(range(7)))
-        where = processes.places(range(3, 19))
-        self.assertEqual({part: len(cpus) for part, cpus in where.items()},
-                         {"client": 2, "core": 4, "others": 10})
-        self.assertEqual(sorted(sum(where.values(), [])), list(range(3, 19)))
+        pairs = lambda cpu: {cpu - (cpu + 1) % 2, cpu + cpu % 2}  # 3 and 4, 5 and 6
+        with mock.patch.object(processes, "siblings", pairs):
+            where = processes.places(range(3, 19))
+        self.assertEqual(where, {"client": [3, 4], "scheduler": [5], "core": [7, 8],
+                                 "others": list(range(9, 19))})
+        with mock.patch.object(processes, "siblings", lambda cpu: set(range(3, 19))):
+            self.assertEqual(processes.places(range(3, 19))["core"], [6, 7, 8])
+
+    def test_a_processor_is_its_own_sibling(self):
+        for cpu in os.sched_getaffinity(0):
+            self.assertIn(cpu, processes.siblings(cpu))
+        self.assertEqual(processes.siblings(12345), {12345})
 
     def test_all_threads_of_a_session_are_put_where_they_belong(self):
         mine = sorted(os.sched_getaffinity(0))
         code = "import threading, time\n" \
                "threading.Thread(target=time.sleep, args=(60,)).start()\n" \
-               "print(flush=True)"
+               "print(flush=True)\n"
+        where = {"scheduler": mine[:1], "core": mine[-1:], "others": mine[-1:]}
         with processes.only_on(mine[:1]):
             process = self.start(code)
         self.assertEqual(sorted(os.sched_getaffinity(0)), mine)
         self.assertEqual(os.sched_getaffinity(process.pid), {mine[0]})
-        processes.place(process.pid, {"core": mine[:1], "others": mine[-1:]})
+        processes.place(process.pid, where)
         threads = os.listdir("/proc/%d/task" % process.pid)
         self.assertEqual([os.sched_getaffinity(int(t)) for t in threads], [{mine[-1]}] * 2)
-        core = self.start("print(flush=True)\nimport time\ntime.sleep(60)", "VLLM::EngineCore")
-        processes.place(core.pid, {"core": mine[:1], "others": mine[-1:]})
+        core = self.start(code + "time.sleep(60)", "VLLM::EngineCore")
+        processes.place(core.pid, where)
+        other, = set(os.listdir("/proc/%d/task" % core.pid)) - {str(core.pid)}
+        self.assertEqual(os.sched_getaffinity(int(other)), {mine[-1]})
         self.assertEqual(os.sched_getaffinity(core.pid), {mine[0]})
 
     def test_all_of_a_session_ends_though_it_is_deaf(self):
