@@ -1,6 +1,7 @@
 #include "policy/balance.hpp"
 
 #include <tuple>
+#include <utility>
 
 #include "policy/balance_rules.hpp"
 
@@ -65,10 +66,8 @@ void choose_aged(std::span<Tenant> tenants, const Rules& rules, Instant now, Pag
   best->plan.turn_began = now;
 }
 
-Pages wish(const Tenant& t) { return t.stopped ? Pages() : t.want; }
-
 // What it needs now: in use and wished for.
-Pages need(const Tenant& t) { return std::min(t.max, in_use(t) + wish(t)); }
+Pages need(const Tenant& t) { return std::min(t.max, in_use(t) + (t.stopped ? Pages() : t.want)); }
 
 void set_bounds(Tenant& t, Pages all_certain, Pages capacity) {
   Decision& plan = t.plan;
@@ -79,7 +78,8 @@ void set_bounds(Tenant& t, Pages all_certain, Pages capacity) {
 
 // Needs come before forecasts: only what is left when all needs are met is shared for what may be
 // needed soon. Else tenants without a wish would keep pages idle that others wait for.
-void set_targets(std::span<Tenant> tenants, Pages capacity, bool with_forecasts) {
+// Returns whether forecasts had a say.
+bool set_targets(std::span<Tenant> tenants, Pages capacity, bool with_forecasts) {
   Pages lows;
   Pages needs;
   for (const Tenant& t : tenants) {
@@ -99,12 +99,13 @@ void set_targets(std::span<Tenant> tenants, Pages capacity, bool with_forecasts)
     Pages highs;
     for (Tenant& t : tenants) {
       t.plan.low = t.plan.high;
-      if (with_forecasts) t.plan.high = std::max(t.plan.low, std::min(t.max, t.demand + wish(t)));
+      if (with_forecasts) t.plan.high = std::max(t.plan.low, std::min(t.max, t.demand));
       highs += t.plan.high;
     }
     goal = std::min(capacity, highs);
   }
   fill(tenants, goal);
+  return with_forecasts && needs <= capacity;
 }
 
 // While something claimed cannot be found, nobody above its target begins new work with what it
@@ -135,16 +136,17 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   pool.level = level_at(pool.level, spare, capacity);
   const Pages all_certain = certain(tenants);
   choose_aged(tenants, rules, now, all_certain, capacity);
-  const auto settle = [&](bool with_forecasts) {
+  bool forecasts = true;
+  const auto settle = [&] {
     for (Tenant& t : tenants) set_bounds(t, all_certain, capacity);
-    set_targets(tenants, capacity, with_forecasts);
+    forecasts = set_targets(tenants, capacity, forecasts);
     for (Tenant& t : tenants) t.plan.entitled = t.plan.aged || in_use(t) < t.plan.target;
     return settle_claims(pool, tenants, rules, spare);
   };
+  Pages unmet = settle();
   // Some pages no claim is granted from, some victims may not be taken from, and stripes do not add
   // up: so there may be less than what the needs left over. A claim does not wait for a forecast.
-  Pages unmet = settle(true);
-  if (unmet) unmet = settle(false);
+  if (unmet && std::exchange(forecasts, false)) unmet = settle();
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
   return unmet;
 }

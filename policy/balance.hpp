@@ -86,7 +86,7 @@ struct Tenant {
   // so that it can be met. 0: nothing waits.
   Pages want;
   Instant since{};  // when that request began to wait
-  Pages demand;     // forecast of what it will use
+  Pages demand;     // what it uses, and what it has announced that it will, the wish included
   // False: it cannot tell used pages from idle ones, or cannot hold its engine back. It grows by
   // grants and gives nothing back.
   bool elastic = true;

@@ -159,7 +159,7 @@ struct alignas(128) Slot {
   // Under the mutex, but for demand and stripe, which the owner publishes.
   U64 claim;  // pages that a request of the member waits for, with those kept ready for it
   I64 claim_since;
-  U64 demand;  // forecast of what it will use
+  U64 demand;  // what it uses, and has announced that it will
   U64 stripe;  // pages that it gives or takes at least; 0: it gives nothing back
   // Again the owner's, within `sequence`.
   U64 least;  // pages that one longest request takes

@@ -185,46 +185,66 @@ void give(Core& core, const Freed& freed, End end) noexcept {
   core.refused += core.blocks.give(freed.block, freed.cached, end) ? 0 : 1;
 }
 
-bool note_freed(Core& core, PyObject* object) {
+// A block that is about to be given. False with an error set. Runs code where the block is read by
+// name, which may give or take others: what was noted before must not lie in the core meanwhile.
+bool note(const Core& core, PyObject* object, std::vector<Freed>& out) {
   Freed freed{};
   if (!block_of(core, object, freed.block) || !is_cached(core, object, freed.cached)) return false;
   core.blocks.will_give(freed.block);
-  core.freed.push_back(freed);
+  out.push_back(freed);
   return true;
 }
 
-// Into core.freed. False with an error set.
-bool note_all(Core& core, PyObject* objects) {
-  core.freed.clear();
+// Lends the core's vector out, so that a call allocates nothing.
+class Noted {
+ public:
+  explicit Noted(Core& core) noexcept : core_(core) { all.swap(core.freed); }
+  ~Noted() {
+    all.clear();
+    all.swap(core_.freed);
+  }
+  Noted(const Noted&) = delete;
+  Noted& operator=(const Noted&) = delete;
+
+  std::vector<Freed> all;
+
+ private:
+  Core& core_;
+};
+
+// False with an error set.
+bool note_all(const Core& core, PyObject* objects, std::vector<Freed>& out) {
   // The engine has just touched the blocks, but not their numbers, which lie anywhere: what takes
   // longest is fetched for all of them at once.
   const ssize_t count = is_exactly(objects, list_type) ? python.PyList_Size(objects) : 0;
   for (ssize_t i = 0; i < count; ++i) {
     __builtin_prefetch(core.id_slot.of(python.PyList_GetItem(objects, i)));
   }
-  return for_each(objects, [&](PyObject* object) { return note_freed(core, object); });
+  return for_each(objects, [&](PyObject* object) { return note(core, object, out); });
 }
 
 PyObject* append(Core& core, PyObject*, PyObject* argument) {
-  core.freed.clear();
-  if (!note_freed(core, argument)) return nullptr;
-  give(core, core.freed.front(), End::back);
+  Noted freed(core);
+  if (!note(core, argument, freed.all)) return nullptr;
+  give(core, freed.all.front(), End::back);
   return also(none);
 }
 
 PyObject* append_n(Core& core, PyObject*, PyObject* argument) {
-  if (!note_all(core, argument)) return nullptr;
-  for (const Freed& freed : core.freed) give(core, freed, End::back);
+  Noted freed(core);
+  if (!note_all(core, argument, freed.all)) return nullptr;
+  for (const Freed& each : freed.all) give(core, each, End::back);
   return also(none);
 }
 
 PyObject* prepend_n(Core& core, PyObject*, PyObject* argument) {
-  if (!note_all(core, argument)) return nullptr;
+  Noted freed(core);
+  if (!note_all(core, argument, freed.all)) return nullptr;
   // The first one becomes the first; where loose ones go, there is no such order.
-  const auto cached = std::stable_partition(core.freed.begin(), core.freed.end(),
-                                            [](const Freed& freed) { return !freed.cached; });
-  std::reverse(cached, core.freed.end());
-  for (const Freed& freed : core.freed) give(core, freed, End::front);
+  const auto cached = std::stable_partition(freed.all.begin(), freed.all.end(),
+                                            [](const Freed& each) { return !each.cached; });
+  std::reverse(cached, freed.all.end());
+  for (const Freed& each : freed.all) give(core, each, End::front);
   return also(none);
 }
 

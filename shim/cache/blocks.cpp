@@ -187,6 +187,7 @@ bool Cache::is_pinned(BlockRange range) const noexcept {
 
 void Cache::expect(std::uint64_t blocks) noexcept {
   const Instant now = clock_.now();
+  blocks = std::min(blocks, plan_.stripes().back().end());
   bool wake = false;
   {
     const std::lock_guard lock(mutex_);

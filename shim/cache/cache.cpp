@@ -205,7 +205,8 @@ CacheStats Cache::stats() const {
     const std::uint64_t needed = need(clock_.now());
     const std::uint64_t missing = needed > free_ready_ ? needed - free_ready_ : 0;
     stats.want = pages_up(plan_.block_bytes() * (missing + naming_));
-    stats.expected = pages_up(plan_.block_bytes() * expected_);
+    const std::uint64_t free = plan_.stripes().back().end() - live_blocks_;
+    stats.expected = pages_up(plan_.block_bytes() * std::min(expected_, free));
     for (std::size_t stripe = 0; stripe < stripes_.size(); ++stripe) {
       live[stripe] = stripes_[stripe].live != 0;
       pinned[stripe] = stripes_[stripe].pinned != 0;

@@ -24,4 +24,11 @@ CUresult wait_for(DefaultStream stream) noexcept {
   return status == CU_STREAM_CAPTURE_STATUS_NONE ? cuda->cuStreamSynchronize(handle) : CUDA_SUCCESS;
 }
 
+CUresult wait_for(DefaultStream stream, ContextId context) noexcept {
+  const Symbols* cuda = symbols();
+  if (cuda == nullptr) return CUDA_SUCCESS;
+  const Within within(*cuda, context);
+  return within.result() != CUDA_SUCCESS ? within.result() : wait_for(stream);
+}
+
 }  // namespace kvcached::driver

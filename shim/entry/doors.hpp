@@ -1,7 +1,10 @@
 // The doors: what stands in front of each function of the driver. A program gets to a door in one
 // of two ways, and what lies behind it depends on the way:
-//   linked     it called the exported symbol. Behind it is the next library's function of that
-//   name. looked up  dlsym or cuGetProcAddress gave it ours in place of the driver's own.
+//
+//   linked: it called the exported symbol. Behind it is the next library's function of that name.
+//
+//   looked up: dlsym or cuGetProcAddress gave it ours in place of the driver's own.
+//
 // One function behind both would hide another library's wrapper, or call it in circles.
 //
 // Everything here is constant data: dlsym may be called before any constructor has run.

@@ -1,5 +1,6 @@
 /* The exported symbols, and dlsym. None of them knows the arguments of what it stands for, and all
- * leave by a jump: to the caller it looks as if the function behind had been called directly. */
+ * leave by a jump, or with the answer of a call that is made for them: to the caller it looks as if the
+ * function behind had been called directly. */
 
 #if !defined(__x86_64__)
 #error "the doors are written for x86-64"

@@ -86,17 +86,29 @@ CUresult pin(CUdeviceptr address) noexcept {
   return CUDA_ERROR_NOT_SUPPORTED;
 }
 
+// What was begun before went to the streams of the context that was current then: the memory's own,
+// or the caller's. Other threads' default streams are out of reach.
+CUresult wait_for_work_on(const Elastic& buffer) noexcept {
+  driver::ContextId current;
+  driver::DeviceId device;
+  const bool elsewhere =
+      driver::current_context(current, device) == driver::Status::ok && current != buffer.context;
+  for (const auto stream : {driver::DefaultStream::legacy, driver::DefaultStream::per_thread}) {
+    CUresult result = driver::wait_for(stream, buffer.context);
+    if (result == CUDA_SUCCESS && elsewhere) result = driver::wait_for(stream);
+    if (result != CUDA_SUCCESS) return result;
+  }
+  return CUDA_SUCCESS;
+}
+
 // The driver's own does nothing for mapped memory, so its part is done by the doors of copies and
 // fills. pre: pin() said yes.
-CUresult set_sync_memops(CUdeviceptr address, bool on) noexcept {
-  if (!Process::existing()->set_sync_memops(address, on) || !on) {
-    return CUDA_SUCCESS;
-  }
-  // What was begun before is to be over, too, as far as it can be waited for: other threads'
-  // default streams are out of reach.
-  CUresult result = driver::wait_for(driver::DefaultStream::legacy);
-  if (result == CUDA_SUCCESS) result = driver::wait_for(driver::DefaultStream::per_thread);
-  if (result != CUDA_SUCCESS) Process::existing()->set_sync_memops(address, false);
+CUresult set_sync_memops(CUdeviceptr address, const Elastic& buffer, bool on) noexcept {
+  Process& process = *Process::existing();
+  const bool changed = process.set_sync_memops(address, on);
+  if (!on) return CUDA_SUCCESS;
+  const CUresult result = wait_for_work_on(buffer);
+  if (result != CUDA_SUCCESS && changed) process.set_sync_memops(address, false);
   return result;
 }
 
@@ -127,7 +139,7 @@ CUresult pointer_get_attribute(Next<void*, CUpointer_attribute, CUdeviceptr> nex
   correct(data, attribute, *buffer);
   // Whoever asks for the tokens sets the other attribute by it.
   return attribute == CU_POINTER_ATTRIBUTE_P2P_TOKENS && waits_are_ours()
-             ? set_sync_memops(address, true)
+             ? set_sync_memops(address, *buffer, true)
              : result;
 }
 
@@ -141,12 +153,13 @@ CUresult pointer_set_attribute(Next<const void*, CUpointer_attribute, CUdevicept
   const CUresult result = next(value, attribute, address);
   // Whatever else the driver finds amiss is the program's to hear.
   const bool only_mapped = result == CUDA_SUCCESS || result == CUDA_ERROR_NOT_SUPPORTED;
-  if (!only_mapped || !elastic_at(address) || !waits_are_ours()) {
+  const auto buffer = elastic_at(address);
+  if (!only_mapped || !buffer || !waits_are_ours()) {
     return result;
   }
   unsigned on = 0;
   std::memcpy(&on, value, sizeof on);
-  return set_sync_memops(address, on != 0);
+  return set_sync_memops(address, *buffer, on != 0);
 }
 
 CUresult pointer_get_attributes(Next<unsigned, CUpointer_attribute*, void**, CUdeviceptr> next,
@@ -200,6 +213,10 @@ CUresult mem_get_range_handle(Next<void*, CUdeviceptr, std::size_t, int, unsigne
                               void* out, CUdeviceptr address, std::size_t size, int type,
                               unsigned long long flags) noexcept {
   if (const CUresult refused = pin(address)) return refused;
+  const auto buffer = elastic_at(address);
+  if (buffer && size > buffer->base + buffer->size.value - address) {
+    return CUDA_ERROR_INVALID_VALUE;  // as of one allocation: what follows may be another's
+  }
   return next(out, address, size, type, flags);
 }
 

@@ -39,7 +39,8 @@ std::optional<ledger::Figures> figures_of(const cache::Registry& registry, drive
         sum.fragmented += stats.fragmented;
         sum.warm += stats.warm;
         sum.want += stats.want;
-        sum.demand += stats.used + stats.fragmented + stats.expected;
+        // What is free beside live blocks is used first.
+        sum.demand += stats.used + std::max(stats.fragmented, stats.expected);
         if (!sum.stripe || stats.stripe < sum.stripe) sum.stripe = stats.stripe;
         sum.grows += stats.grows;
         sum.releases += stats.releases;

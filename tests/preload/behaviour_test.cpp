@@ -54,16 +54,15 @@ TEST(Behaviour, WhatCouldNotBeBackedIsBackedBeforeItIsUsed) {
   EXPECT_EQ(outcome.out, "alloc 0\nback -3\nfill 0\nresident 8388608 last 7\nfree 0\n");
 }
 
-// Or, where only other devices are to reach it, pinned if that can be. The simulated driver exports
-// nothing.
+// Or, where only other devices are to reach it, pinned if that can be.
 TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
   const auto with = run_program({program("sharing")}, elastic());
   ASSERT_EQ(with.status, 0) << with.err;
   EXPECT_EQ(with.out,
             "alloc 0\nipc 801\nipc 801\nfill 0\nfree 0\nplain 0\npin 0 resident 8388608\n"
-            "dma-buf 801 -1 resident 8388608\n"
+            "dma-buf 0 some resident 8388608\ndma-buf 1 none resident 8388608\n"
             "pin 801 resident 2097152\npin 801 resident 2097152\n"
-            "dma-buf 801 -1 resident 2097152\n");
+            "dma-buf 801 none resident 2097152\n");
   const auto log = lines_of(with.err);
   ASSERT_EQ(log.size(), 2U) << with.err;
   EXPECT_NE(log[0].find("an IPC handle was asked for"), std::string::npos) << log[0];

@@ -44,6 +44,14 @@ TEST_P(SyncMemops, LeaveCapturesAlone) {
             "read 0\nread many 0\nvalue 1 1\n");
 }
 
+TEST_P(SyncMemops, WaitForTheMemorysOwnContext) {
+  auto variables = elastic();
+  variables["SIM_GPU_COUNT"] = "2";
+  const auto with = run("elsewhere", variables);
+  ASSERT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(with.out, "alloc 0\nwhat was begun there 0 waits 1\n");
+}
+
 // Without a rule, look-ups do not lead to us: nobody would wait.
 TEST_P(SyncMemops, AreTheDriversWhereItsCallsAre) {
   const auto with = run("tagged", elastic());

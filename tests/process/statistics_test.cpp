@@ -72,6 +72,13 @@ TEST_F(Statistics, WhatIsExpectedIsTheDemand) {
     return now.demand >= now.used + Pages(2 * now.used.value) &&
            now.demand < Pages(5 * now.used.value);
   })) << "three times as many blocks as are in use";
+  EXPECT_EQ(a.ask("expect 140737488355328"), "expecting");
+  EXPECT_TRUE(eventually([&] {
+    const ledger::Figures now = figures();
+    const Pages all = pages_up(now.reserved);
+    return now.demand > Pages(5 * now.used.value) && now.demand <= all + Pages(1) &&
+           now.want <= all;
+  })) << "no more than there are";
 }
 
 TEST_F(Statistics, WhatTenantsMetOutlivesTheProcessThatMetIt) {

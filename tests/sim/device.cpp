@@ -71,6 +71,7 @@ int attribute(CUdevice_attribute which, int ordinal) {
       return 3;
     case CU_DEVICE_ATTRIBUTE_PCI_BUS_ID:
       return 1 + ordinal;
+    case CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED:
     case CU_DEVICE_ATTRIBUTE_GPU_OVERLAP:
     case CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY:
     case CU_DEVICE_ATTRIBUTE_CONCURRENT_KERNELS:

@@ -1,4 +1,7 @@
 // What can be asked about an address.
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstring>
 
 #include "tests/sim/call.hpp"
@@ -134,6 +137,32 @@ CUresult cuPointerSetAttribute(const void* value, CUpointer_attribute which, CUd
     // Synchronous copies and fills that were begun before are over afterwards.
     context.legacy_stream()->tail().wait();
     context.thread_stream()->tail().wait();
+    return CUDA_SUCCESS;
+  });
+}
+
+// Stands for a dma-buf: a file that nobody can map, of the range's size.
+CUresult cuMemGetHandleForAddressRange(void* out, CUdeviceptr address, std::size_t bytes,
+                                       CUmemRangeHandleType type, unsigned long long flags) {
+  return enter_context(__func__, [&](Context&) -> CUresult {
+    constexpr std::size_t kHostPage = 4096;
+    const bool aligned = address % kHostPage == 0 && bytes % kHostPage == 0;
+    if (out == nullptr || bytes == 0 || !aligned || type != CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD ||
+        flags != 0) {
+      return CUDA_ERROR_INVALID_VALUE;
+    }
+    for (CUdeviceptr at = address; at - address < bytes;) {
+      const Place place = Space::get().find(at);
+      if (place.kind != Place::Kind::kMapped && place.kind != Place::Kind::kAllocated) {
+        return CUDA_ERROR_INVALID_VALUE;
+      }
+      at = place.base + place.bytes;
+    }
+    const int descriptor = memfd_create("dma-buf", MFD_CLOEXEC);
+    if (descriptor < 0 || ftruncate(descriptor, static_cast<off_t>(bytes)) != 0) {
+      return CUDA_ERROR_OUT_OF_MEMORY;
+    }
+    std::memcpy(out, &descriptor, sizeof descriptor);
     return CUDA_SUCCESS;
   });
 }

@@ -27,11 +27,12 @@ void pin(CUdeviceptr at) {
   std::printf("pin %d resident %zu\n", static_cast<int>(set), resident(at));
 }
 
-void ask_for_dma_buf(CUdeviceptr at) {
+void ask_for_dma_buf(CUdeviceptr at, std::size_t offset, std::size_t size) {
   int descriptor = -1;
   const auto kind = CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
-  const auto result = cuMemGetHandleForAddressRange(&descriptor, at, 4096, kind, 0);
-  std::printf("dma-buf %d %d resident %zu\n", static_cast<int>(result), descriptor, resident(at));
+  const auto result = cuMemGetHandleForAddressRange(&descriptor, at + offset, size, kind, 0);
+  std::printf("dma-buf %d %s resident %zu\n", static_cast<int>(result),
+              descriptor >= 0 ? "some" : "none", resident(at));
 }
 
 }  // namespace
@@ -55,12 +56,13 @@ int main() {
   pin(at);
   cuMemFree_v2(at);
   cuMemAlloc_v2(&at, kSize);
-  ask_for_dma_buf(at);
+  ask_for_dma_buf(at, 4096, kSize - 4096);
+  ask_for_dma_buf(at, 4096, kSize);  // beyond its end, where another's memory may lie
   CUdeviceptr claimed = 0;
   cuMemAlloc_v2(&claimed, kSize);
   kvcached_grow(claimed, 0, 2 << 20, 1000);
   pin(claimed);
   pin(claimed);
-  ask_for_dma_buf(claimed);
+  ask_for_dma_buf(claimed, 0, 4096);
   return 0;
 }

@@ -219,6 +219,23 @@ void captures() {
   read(other);
 }
 
+// Memory of a device whose context is not current when the attribute is set.
+void elsewhere() {
+  CUcontext here = nullptr;
+  CUcontext there = nullptr;
+  cuCtxGetCurrent(&here);
+  cuDevicePrimaryCtxRetain(&there, 1);
+  cuCtxSetCurrent(there);
+  const CUdeviceptr at = allocate();
+  waits("what was begun there", CU_STREAM_LEGACY, [=] {
+    CALL(cuMemsetD8_v2)(at, 1, kSize);
+    cuCtxSetCurrent(here);
+    const CUresult result = set(at, 1);
+    cuCtxSetCurrent(there);
+    return result;
+  });
+}
+
 // Memory that is claimed by a tag and backed whole, whatever rule there is.
 void tagged() {
   kvcached_tag_push("kv");
@@ -239,6 +256,7 @@ int main(int, char** arguments) {
   if (what == "plain") plain();
   if (what == "captures") captures();
   if (what == "tagged") tagged();
+  if (what == "elsewhere") elsewhere();
   cuDevicePrimaryCtxRelease(0);  // ends the thread that the simulated driver made for that stream
   return 0;
 }

@@ -30,6 +30,22 @@ TEST(BalanceForecast, YieldsWhatAClaimLacks) {
   EXPECT_EQ(rig.reclaim(0), Pages(176));
 }
 
+// What is waited for is announced as a rule, and then counts once.
+TEST(BalanceForecast, IncludesTheWish) {
+  Rig rig(1000);
+  rig.add(100, 100);
+  rig.add(100, 100);
+  rig.add(600, 100).demand = Pages(900);
+  rig.wish(1, 150);
+  EXPECT_EQ(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.target(1), Pages(250));
+  EXPECT_EQ(rig.target(2), Pages(650));
+  rig[1].demand = Pages(250);
+  EXPECT_EQ(rig.plan(), Pages(0));
+  EXPECT_EQ(rig.target(1), Pages(250));
+  EXPECT_EQ(rig.target(2), Pages(650));
+}
+
 // Stripes that do not add up, victims that fund their pages too well: whatever it is that keeps a
 // claim waiting, it is no forecast.
 TEST(BalanceForecast, KeepsNoClaimWaiting) {
