@@ -59,7 +59,8 @@ TEST(Behaviour, SharingIsRefusedAndSaidOnce) {
   const auto with = run_program({program("sharing")}, elastic());
   ASSERT_EQ(with.status, 0) << with.err;
   EXPECT_EQ(with.out,
-            "alloc 0\nipc 801\nipc 801\nfill 0\nfree 0\nplain 0\npin 0 resident 8388608\n"
+            "alloc 0\nipc 801\nipc 801\nfill 0\nfree 0\nplain 0\npin 0 resident 8388608\nmemory "
+            "behind it 1\n"
             "dma-buf 0 some resident 8388608\ndma-buf 1 none resident 8388608\n"
             "pin 801 resident 2097152\npin 801 resident 2097152\n"
             "dma-buf 801 none resident 2097152\n");

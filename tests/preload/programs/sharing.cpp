@@ -27,6 +27,21 @@ void pin(CUdeviceptr at) {
   std::printf("pin %d resident %zu\n", static_cast<int>(set), resident(at));
 }
 
+// Whether there is memory of the program's own right behind the allocation now.
+bool map_behind(CUdeviceptr at) {
+  constexpr std::size_t kPage = 2 << 20;
+  CUdeviceptr next = 0;
+  CUmemGenericAllocationHandle handle = 0;
+  CUmemAllocationProp wanted{};
+  wanted.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  wanted.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  const CUmemAccessDesc access{wanted.location, CU_MEM_ACCESS_FLAGS_PROT_READWRITE};
+  return cuMemAddressReserve(&next, kPage, 0, at + kSize, 0) == CUDA_SUCCESS &&
+         next == at + kSize && cuMemCreate(&handle, kPage, &wanted, 0) == CUDA_SUCCESS &&
+         cuMemMap(next, kPage, 0, handle, 0) == CUDA_SUCCESS &&
+         cuMemSetAccess(next, kPage, &access, 1) == CUDA_SUCCESS;
+}
+
 void ask_for_dma_buf(CUdeviceptr at, std::size_t offset, std::size_t size) {
   int descriptor = -1;
   const auto kind = CU_MEM_RANGE_HANDLE_TYPE_DMA_BUF_FD;
@@ -56,8 +71,9 @@ int main() {
   pin(at);
   cuMemFree_v2(at);
   cuMemAlloc_v2(&at, kSize);
+  std::printf("memory behind it %d\n", map_behind(at));
   ask_for_dma_buf(at, 4096, kSize - 4096);
-  ask_for_dma_buf(at, 4096, kSize);  // beyond its end, where another's memory may lie
+  ask_for_dma_buf(at, 4096, kSize);  // into what lies behind it
   CUdeviceptr claimed = 0;
   cuMemAlloc_v2(&claimed, kSize);
   kvcached_grow(claimed, 0, 2 << 20, 1000);
