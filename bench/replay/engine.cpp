@@ -109,7 +109,7 @@ void Engine::admit() {
   balance::Tenant& t = own();
   while (!waiting_.empty() && running_.size() < kMostRunning) {
     Sequence& head = waiting_.front();
-    const std::uint32_t tokens = head.request.prompt + head.produced + 1;
+    const std::uint32_t tokens = head.tokens_to_begin();
     const std::uint64_t reserve = kBlockTokens * (running_.size() + 1);
     const Pages after = pages_for(live_tokens_ + in_blocks(tokens) + reserve);
     const Pages need = after.minus_clamped(t.used);
@@ -182,7 +182,7 @@ void Engine::step(std::uint64_t step) {
 // What runs and all that waits.
 Pages Engine::queued() const {
   std::uint64_t tokens = live_tokens_;
-  for (const Sequence& s : waiting_) tokens += in_blocks(s.request.prompt + s.produced + 1);
+  for (const Sequence& s : waiting_) tokens += in_blocks(s.tokens_to_begin());
   return pages_for(tokens);
 }
 
@@ -190,8 +190,7 @@ Pages Engine::queued() const {
 Pages Engine::next() const {
   std::uint64_t tokens = live_tokens_ + kBlockTokens * running_.size();
   if (!waiting_.empty() && running_.size() < kMostRunning) {
-    const Sequence& head = waiting_.front();
-    tokens += in_blocks(head.request.prompt + head.produced + 1);
+    tokens += in_blocks(waiting_.front().tokens_to_begin());
   }
   return pages_for(tokens);
 }

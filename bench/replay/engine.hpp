@@ -53,6 +53,9 @@ class Engine {
     std::uint32_t tokens = 0;
     std::uint32_t produced = 0;
     bool begun = false;  // before it was preempted
+
+    // What it had, to be computed again, and the first one more.
+    std::uint32_t tokens_to_begin() const { return request.prompt + produced + 1; }
   };
 
   Instant now() const { return Instant(kStep * static_cast<std::int64_t>(step_)); }

@@ -79,9 +79,8 @@ def places(cpus):
     the engines' other processes: each part has its own, and both engines of a pair have the same.
     None where there are too few.
 
-    A scheduler that shares a core with another busy thread, or is moved to and fro, takes up to a
-    third longer for a step, for as long as the threads stay where they are: so it has a core of its
-    own, with nothing on the other half."""
+    The scheduler has a core of its own, with nothing on the other half as far as the system tells:
+    threads that share one, or are moved to and fro, are one reason for two engines to differ."""
     cpus = sorted(cpus)
     if len(cpus) < 8:
         return None

@@ -186,13 +186,9 @@ void give(Core& core, const Freed& freed, End end) noexcept {
 }
 
 // A block that is about to be given. False with an error set. Runs code where the block is read by
-// name, which may give or take others: what was noted before must not lie in the core meanwhile.
-bool note(const Core& core, PyObject* object, std::vector<Freed>& out) {
-  Freed freed{};
-  if (!block_of(core, object, freed.block) || !is_cached(core, object, freed.cached)) return false;
-  core.blocks.will_give(freed.block);
-  out.push_back(freed);
-  return true;
+// name, which may give or take others: what was read before must not lie in the core meanwhile.
+bool read(const Core& core, PyObject* object, Freed& out) noexcept {
+  return block_of(core, object, out.block) && is_cached(core, object, out.cached);
 }
 
 // Lends the core's vector out, so that a call allocates nothing.
@@ -220,13 +216,19 @@ bool note_all(const Core& core, PyObject* objects, std::vector<Freed>& out) {
   for (ssize_t i = 0; i < count; ++i) {
     __builtin_prefetch(core.id_slot.of(python.PyList_GetItem(objects, i)));
   }
-  return for_each(objects, [&](PyObject* object) { return note(core, object, out); });
+  return for_each(objects, [&](PyObject* object) {
+    Freed freed{};
+    if (!read(core, object, freed)) return false;
+    core.blocks.will_give(freed.block);
+    out.push_back(freed);
+    return true;
+  });
 }
 
 PyObject* append(Core& core, PyObject*, PyObject* argument) {
-  Noted freed(core);
-  if (!note(core, argument, freed.all)) return nullptr;
-  give(core, freed.all.front(), End::back);
+  Freed freed{};
+  if (!read(core, argument, freed)) return nullptr;
+  give(core, freed, End::back);
   return also(none);
 }
 
