@@ -107,7 +107,7 @@ class Side:
         figures, begun, self.last = self.play(plan, step, piece, capacity, number)
         self.phases.append((step.name, begun, self.last))
         self.found.setdefault(step.name, []).append(figures)
-        if piece == step.pieces - 1:
+        if piece >= step.pieces - 1:
             self.note_statistics("end of " + step.name)
 
     def rest(self, step):

@@ -1,5 +1,6 @@
 """What is asked of the engine, in one place: shapes, bursts, steady load, rests, and the prompts
 that they consist of. The same names and numbers give the same tokens in every process."""
+import collections
 import dataclasses
 import random
 
@@ -44,7 +45,8 @@ class Rest:
 
 @dataclasses.dataclass(frozen=True)
 class AfterRest:
-    """`step` after a rest of each engine, during which the other one is asked `meanwhile`."""
+    """`step` after a rest of each engine, during which the other one is asked `meanwhile`: one piece
+    of each of these."""
     rest: Rest
     step: Burst
     meanwhile: tuple
@@ -62,15 +64,20 @@ LONG = Shape(prompt=8192, output=128)
 ONE = Shape(prompt=512, output=128)
 SHARED = Shape(prompt=128, output=128, prefix=2048, groups=8)
 
+BURST, LONG_ONES = Burst("burst", SHORT, 192), Burst("long", LONG, 16)
+
 PLANS = {
+    # Where a rest lies between the two pieces of a pair, there is what the GPU bounds, and most
+    # pieces have what the machine's noise is felt in most.
     "serve": (
-        Burst("burst", SHORT, 192, pieces=4),
+        BURST,
         Burst("one", ONE, 1, pieces=4),
-        Burst("long", LONG, 16, pieces=2),
-        Steady("shared 0.5", SHARED, load=0.5, seconds=3, pieces=2),
+        LONG_ONES,
+        Steady("shared 0.5", SHARED, load=0.5, seconds=3, pieces=3),
+        Steady("steady 0.8", SHORT, load=0.8, seconds=4, pieces=3),
+        Steady("steady 0.5", SHORT, load=0.5, seconds=4, pieces=3),
         AfterRest(Rest("idle", 10.5), Burst("burst after idle", SHORT, 192), meanwhile=(
-            Steady("steady 0.8", SHORT, load=0.8, seconds=5),
-            Steady("steady 0.5", SHORT, load=0.5, seconds=4))),
+            BURST, LONG_ONES)),
     ),
     # An idle engine is back at its least within 10 s.
     "offline": (
@@ -124,20 +131,23 @@ def _tiny_step(step):
 
 def turns(steps):
     """Who is asked for which piece of which step, in order: (0 or 1, step, piece). Pieces of one
-    number are a pair, next to each other; from pair to pair the order turns: ABBA."""
+    number are a pair, next to each other; from pair to pair the order turns: ABBA. Where a step comes
+    again, its pieces are numbered on."""
+    known = collections.Counter()
+    for who, step in _turns(steps):
+        yield who, step, known[who, step.name]
+        known[who, step.name] += 1
+
+
+def _turns(steps):
     for step in steps:
         if isinstance(step, AfterRest):
-            yield from _around_rests(step)
+            for resting, other in ((0, 1), (1, 0)):
+                yield from ((other, meanwhile) for meanwhile in step.meanwhile)
+                yield from ((resting, step.rest), (resting, step.step))
             continue
         for piece in range(step.pieces):
-            for who in (0, 1) if piece % 2 == 0 else (1, 0):
-                yield who, step, piece
-
-
-def _around_rests(after):
-    for resting, other in ((0, 1), (1, 0)):
-        yield from ((other, step, 0) for step in after.meanwhile)
-        yield from ((resting, after.rest, 0), (resting, after.step, 0))
+            yield from ((who, step) for who in ((0, 1) if piece % 2 == 0 else (1, 0)))
 
 
 def asked(steps):
