@@ -7,10 +7,8 @@
 #include <cstdlib>
 #include <mutex>
 #include <new>
-#include <shared_mutex>
 #include <string>
 #include <thread>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -70,9 +68,8 @@ struct Process::State final : public member::Housekeeper {
   bool obey() noexcept override;
   // Whether the GPU has this much beside what is kept for unclaimed buffers.
   bool has_free(driver::DeviceId id, Bytes size) noexcept;
-  // Gives the buffer its id; false without memory.
-  bool name(const cache::Buffer& buffer) noexcept;
-  void unname(const cache::Buffer& buffer) noexcept;
+  // For a buffer that nobody can find any more.
+  void forget(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
   // Destroys a buffer that nobody can find any more, now or later.
   cache::Result end(const std::shared_ptr<cache::Buffer>& buffer) noexcept;
 
@@ -84,14 +81,6 @@ struct Process::State final : public member::Housekeeper {
   member::PoolBell bell;
   member::Agent agent;
   std::array<Device, kMaxDevices> devices;
-
-  struct Known {
-    std::uint64_t id = 0;
-    bool sync_memops = false;
-  };
-  std::shared_mutex known_mutex;
-  std::uint64_t last_id = 0;
-  std::unordered_map<const cache::Buffer*, Known> known;
 
   member::Guesses guesses{kvcached_watched.unclaimed, steady_clock()};
 
@@ -323,15 +312,13 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
     if (guess) m->uncharge(kept);
     return false;
   }
-  if (!state_.name(*buffer) || (guess && !state_.guesses.add(*m, buffer, kept))) {
-    if (guess) m->uncharge(kept);
-    state_.unname(*buffer);
+  if (guess && !state_.guesses.add(*m, buffer, kept)) {
+    m->uncharge(kept);
     state_.end(buffer);
     return false;
   }
   if (!state_.registry.add(buffer)) {
     claimed(buffer);
-    state_.unname(*buffer);
     state_.end(buffer);
     return false;
   }
@@ -342,22 +329,9 @@ bool Process::allocate(Bytes size, classify::Kind kind, driver::ContextId contex
   return true;
 }
 
-bool Process::State::name(const cache::Buffer& buffer) noexcept {
-  const std::unique_lock lock(known_mutex);
-  try {
-    known[&buffer] = Known{++last_id};
-    return true;
-  } catch (...) {
-    return false;
-  }
-}
-
-void Process::State::unname(const cache::Buffer& buffer) noexcept {
-  const std::unique_lock lock(known_mutex);
-  const auto found = known.find(&buffer);
-  if (found == known.end()) return;
-  if (found->second.sync_memops) kvcached_watched.sync_memops.fetch_sub(1);
-  known.erase(found);
+void Process::State::forget(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
+  guesses.settle(buffer);
+  if (buffer->end_sync_memops()) kvcached_watched.sync_memops.fetch_sub(1);
 }
 
 cache::Result Process::State::end(const std::shared_ptr<cache::Buffer>& buffer) noexcept {
@@ -408,8 +382,7 @@ FreeAnswer Process::free(driver::Address address) noexcept {
   if (taken.found == cache::Found::interior) return FreeAnswer::interior;
   // During exit the driver is not called any more; what it holds goes with the process.
   if (g_passive.load(std::memory_order_relaxed)) return FreeAnswer::freed;
-  claimed(taken.buffer);
-  state_.unname(*taken.buffer);
+  state_.forget(taken.buffer);
   return state_.end(taken.buffer) == cache::Result::lost ? FreeAnswer::lost : FreeAnswer::freed;
 }
 
@@ -417,29 +390,20 @@ std::optional<Elastic> Process::find(driver::Address address) noexcept {
   if (state_.registry.empty()) return std::nullopt;
   const cache::Lookup found = state_.registry.find(address);
   if (found.found == cache::Found::unknown) return std::nullopt;
-  Elastic answer{found.buffer->base(),
-                 found.buffer->requested(),
-                 found.buffer->device(),
-                 found.buffer->context(),
-                 0,
-                 found.buffer->use() == cache::Use::whole};
-  const std::shared_lock lock(state_.known_mutex);
-  const auto known = state_.known.find(found.buffer.get());
-  if (known != state_.known.end()) {
-    answer.id = known->second.id;
-    answer.sync_memops = known->second.sync_memops;
-  }
-  return answer;
+  const cache::Buffer& buffer = *found.buffer;
+  return Elastic{buffer.base(),       buffer.requested(), buffer.device(),
+                 buffer.context(),    buffer.id(),        buffer.use() == cache::Use::whole,
+                 buffer.sync_memops()};
 }
 
 bool Process::set_sync_memops(driver::Address address, bool on) noexcept {
   const cache::Lookup found = state_.registry.find(address);
-  const std::unique_lock lock(state_.known_mutex);
-  const auto known = state_.known.find(found.buffer.get());
-  if (known == state_.known.end() || known->second.sync_memops == on) return false;
-  known->second.sync_memops = on;
-  kvcached_watched.sync_memops.fetch_add(on ? 1U : ~0U);
-  return true;
+  if (!found.buffer) return false;
+  // Counted before it can be ended.
+  if (on) kvcached_watched.sync_memops.fetch_add(1);
+  const bool changed = found.buffer->set_sync_memops(on);
+  if (changed != on) kvcached_watched.sync_memops.fetch_sub(1);
+  return changed;
 }
 
 void Process::context_closing(driver::ContextId context) noexcept {
@@ -451,8 +415,7 @@ void Process::context_closed(driver::ContextId context, bool gone) noexcept {
   if (!gone) return;
   cache::BufferStack taken = state_.registry.take_all(context);
   while (const std::shared_ptr<cache::Buffer> buffer = taken.pop()) {
-    claimed(buffer);
-    state_.unname(*buffer);
+    state_.forget(buffer);
     if (buffer->abandon() == cache::Result::not_now) state_.registry.bury(buffer);
   }
 }

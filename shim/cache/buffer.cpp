@@ -9,6 +9,8 @@ namespace kvcached::cache {
 
 namespace {
 
+constinit std::atomic<std::uint64_t> g_last_id{0};
+
 constexpr std::uint32_t bit(Order order) { return 1U << order; }
 
 std::uint32_t orders_of(std::span<const PageRun> runs) {
@@ -41,7 +43,13 @@ Buffer::Buffer(const Ground& ground, Bytes requested, driver::ContextId context)
       scratch_(ground.scratch),
       context_(context),
       requested_(requested),
-      pages_(static_cast<std::uint32_t>(pages_up(requested).value)) {}
+      pages_(static_cast<std::uint32_t>(pages_up(requested).value)),
+      id_(g_last_id.fetch_add(1, std::memory_order_relaxed) + 1) {}
+
+bool Buffer::set_sync_memops(bool on) noexcept {
+  SyncMemops before = on ? SyncMemops::off : SyncMemops::on;
+  return sync_memops_.compare_exchange_strong(before, on ? SyncMemops::on : SyncMemops::off);
+}
 
 Result Buffer::reserve_and_alias() {
   const driver::Status status = driver_.reserve(reserved(), base_);

@@ -60,6 +60,18 @@ class Buffer {
   driver::Driver& driver() const noexcept { return driver_; }
   Budget& budget() const noexcept { return budget_; }
   Use use() const noexcept { return use_.load(std::memory_order_acquire); }
+  // No two buffers of a process have the same.
+  std::uint64_t id() const noexcept { return id_; }
+
+  // Whether the program wants synchronous copies and fills that touch the buffer to wait for their
+  // end (CU_POINTER_ATTRIBUTE_SYNC_MEMOPS). Kept here, seen to by others.
+  bool sync_memops() const noexcept { return sync_memops_.load() == SyncMemops::on; }
+  // True where that changes it; never after end_sync_memops().
+  bool set_sync_memops(bool on) noexcept;
+  // Off for good, whoever sets it meanwhile. Whether it was on.
+  bool end_sync_memops() noexcept {
+    return sync_memops_.exchange(SyncMemops::over) == SyncMemops::on;
+  }
 
   // Pages charged for this buffer: backed, or not releasable.
   Pages held() const noexcept { return Pages(held_.load(std::memory_order_relaxed)); }
@@ -131,6 +143,8 @@ class Buffer {
     bool stranded() const { return held && (!backed || needs == 0); }
   };
 
+  enum class SyncMemops : std::uint8_t { off, on, over };
+
   Buffer(const Ground& ground, Bytes requested, driver::ContextId context) noexcept;
 
   // buffer.cpp: addresses, aliases, partition.
@@ -170,7 +184,9 @@ class Buffer {
   const driver::ContextId context_;
   const Bytes requested_;
   const std::uint32_t pages_;
+  const std::uint64_t id_;
   driver::Address base_ = 0;
+  std::atomic<SyncMemops> sync_memops_{SyncMemops::off};
 
   mutable std::mutex mutex_;  // guards all below
   std::vector<Piece> pieces_;

@@ -335,17 +335,5 @@ TEST_F(Streams, SyncMemopsAreWaitedForBySynchronousCallsOnThatMemory) {
   EXPECT_EQ(cuMemFree(marked), CUDA_SUCCESS);
 }
 
-TEST_F(Streams, SyncMemopsAreRefusedForMappedMemory) {
-  driver_facts::Range range(kPage);
-  const driver_facts::Memory memory(kPage);
-  range.map(0, kPage, memory.handle());
-  unsigned one = 1;
-  EXPECT_EQ(cuPointerSetAttribute(&one, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, range.at()),
-            CUDA_ERROR_NOT_SUPPORTED);
-  EXPECT_EQ(cuPointerGetAttribute(&one, CU_POINTER_ATTRIBUTE_SYNC_MEMOPS, range.at()),
-            CUDA_SUCCESS);
-  EXPECT_EQ(one, 0U);
-}
-
 }  // namespace
 }  // namespace sim_test

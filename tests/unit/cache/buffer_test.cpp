@@ -324,6 +324,17 @@ TEST_F(BufferTest, OnlyOneWorkerClaims) {
   EXPECT_EQ(buffer_->claim(nobody_), Result::ok);
 }
 
+TEST_F(BufferTest, WhatIsSetForCopiesEndsWithIt) {
+  for (const bool on : {true, false, true}) {
+    EXPECT_TRUE(buffer_->set_sync_memops(on));
+    EXPECT_FALSE(buffer_->set_sync_memops(on));
+    EXPECT_EQ(buffer_->sync_memops(), on);
+  }
+  EXPECT_TRUE(buffer_->end_sync_memops());
+  EXPECT_FALSE(buffer_->set_sync_memops(true) || buffer_->sync_memops());
+  EXPECT_FALSE(buffer_->end_sync_memops());
+}
+
 TEST_F(BufferTest, DestroyClosesTheWorkerAndAnswersLostAfterwards) {
   ASSERT_EQ(back(1), Result::ok);
   EXPECT_EQ(buffer_->destroy(), Result::ok);
@@ -452,40 +463,6 @@ TEST(BufferWhole, EveryFailureRestoresScratch) {
       EXPECT_EQ(buffer->held(), Pages(31));
     }
   }
-}
-
-TEST(ScratchTest, IsSharedAndBoundedByTheDevice) {
-  World world(Pages(2048));  // 4 GiB: at most 8 MiB
-  EXPECT_EQ(world.scratch.largest(), 2);
-  const auto one = world.buffer(kMiB * 64);
-  const Bytes bytes = world.scratch.bytes();
-  EXPECT_EQ(bytes, kMiB * 8);
-  const auto two = world.buffer(kMiB * 640);
-  EXPECT_EQ(world.scratch.bytes(), bytes);
-  EXPECT_EQ(world.budget.charged(), Pages());
-}
-
-TEST(ScratchTest, GoesWithTheLastUser) {
-  World world;
-  auto one = world.buffer(kMiB * 8);
-  auto two = world.buffer(kMiB * 8);
-  one.reset();
-  EXPECT_GT(world.scratch.bytes(), Bytes());
-  two.reset();
-  EXPECT_EQ(world.scratch.bytes(), Bytes());
-  EXPECT_TRUE(world.clean());
-}
-
-TEST(ScratchTest, AnExtentThatIsNotReleasedIsUsedAgain) {
-  World world;
-  ASSERT_EQ(world.scratch.take(0), Result::ok);
-  world.driver.fail(Call::release, 0);
-  world.scratch.give(0);
-  EXPECT_EQ(world.scratch.bytes(), kMiB * 2);
-  ASSERT_EQ(world.scratch.take(0), Result::ok);
-  EXPECT_EQ(world.driver.extents(), 1U);
-  world.scratch.give(0);
-  EXPECT_TRUE(world.clean());
 }
 
 }  // namespace
