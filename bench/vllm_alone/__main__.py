@@ -2,6 +2,8 @@
 
     python3 bench/vllm_alone measure --site SITE --results DIR [--deadline SECONDS]
     python3 bench/vllm_alone report DIR
+    python3 bench/vllm_alone condense DIR > FILE
+    python3 bench/vllm_alone compare FILE...
 """
 import argparse
 import pathlib
@@ -15,7 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 if __name__ == "__main__":
     sys.path[0] = str(HERE.parent)
 
-from vllm_alone import engine, gpu, report, runner  # noqa: E402
+from vllm_alone import condense, engine, gpu, report, runner  # noqa: E402
 
 ROOT = HERE.parent.parent
 BAD_INPUT = 2
@@ -43,7 +45,7 @@ def positive(kind):
 
 def parser():
     whole = Parser(prog="vllm_alone", description=__doc__.split("\n")[0])
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="measure|report")
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="measure|report|condense|compare")
     measure = verbs.add_parser("measure", help="go on with the rounds that a folder lacks")
     measure.add_argument("--site", type=pathlib.Path,
                          help="a folder with an unpacked vLLM; without one, --python has it")
@@ -74,8 +76,11 @@ def parser():
                          dest="setting", help="a setting of the elastic engine")
     measure.add_argument("--tiny", action="store_true",
                          help="a fraction of the load, to try the benchmark")
-    verbs.add_parser("report", help="table and picture of a folder").add_argument(
-        "results", type=pathlib.Path)
+    for verb, told in (("report", "table and picture of a folder"),
+                       ("condense", "a line of JSON for each of its records, to be kept")):
+        verbs.add_parser(verb, help=told).add_argument("results", type=pathlib.Path)
+    verbs.add_parser("compare", help="what condensed records of several starts say together"
+                     ).add_argument("files", type=pathlib.Path, nargs="+")
     return whole
 
 
@@ -135,13 +140,33 @@ def measure(options):
     return status
 
 
+def compare(files):
+    try:
+        rows = condense.rows([path.read_text().splitlines() for path in files])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        refuse("%s: no condensed records (%s)" % (", ".join(map(str, files)), error))
+    if not rows:
+        refuse("%s: no pair of a stock and an elastic round" % ", ".join(map(str, files)))
+    print(report.together(rows))
+    return 0
+
+
 def main(arguments=None):
     options = parser().parse_args(arguments)
     if options.verb == "measure":
         return measure(options)
+    if options.verb == "compare":
+        return compare(options.files)
     if not options.results.is_dir():
         refuse("%s: no such folder" % options.results)
-    print(report.write(options.results))
+    records = runner.read_records(options.results)
+    if not records:
+        refuse("%s: no record in it" % options.results)
+    if options.verb == "condense":
+        for record in records.values():
+            print(condense.line(record))
+    else:
+        print(report.write(options.results))
     return 0
 
 

@@ -38,10 +38,27 @@ def comparison(records):
     return table(heads, lines) if lines else "No round is complete."
 
 
-def summary(records):
+def together(rows):
+    """Of several starts: the table, and the goals that it decides."""
+    lines = []
+    for row in rows:
+        goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
+        lines.append(["%s, %s" % (row.mode, row.workload), row.metric, number(row.ratio(), 3),
+                      "%.3f–%.3f" % figures.interval(row.pairs),
+                      (goal + " " + row.verdict()).strip(), len(row.pairs),
+                      "%s ± %s" % tuple(number(part, 3) for part in row.mean())])
+    heads = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs",
+             "mean ± error"]
+    return summary([row for row in rows if row.verdict()]) + "\n\n" + table(heads, lines)
+
+
+def judged(records):
+    return [row for mode in ("offline", "serve") for row in figures.rows(records, mode)
+            if row.verdict()]
+
+
+def summary(judged):
     """The goals that ratios decide, in one line."""
-    judged = [row for mode in ("offline", "serve") for row in figures.rows(records, mode)
-              if row.verdict()]
     verdicts = [row.verdict() for row in judged]
     missed = [row for row in judged if row.verdict().startswith("missed")]
     fewest = min((len(row.pairs) for row in judged), default=0)
@@ -243,7 +260,7 @@ def write(results):
         manifest = {}
     text = "\n\n".join([
         "# vLLM alone on one GPU: elastic beside stock",
-        summary(records),
+        summary(judged(records)),
         "Ratios are medians over pairs: pieces that stock and elastic did one after the other. The "
         "interval holds their median with 90 %; where it includes the goal's limit, the verdict is "
         "within noise. Beside it stand the pairs' geometric mean with its standard error, and the "

@@ -8,7 +8,7 @@ import xml.etree.ElementTree
 from unittest import mock
 
 import alone  # noqa: F401 (finds the benchmark)
-from vllm_alone import figures, gpu, report, runner
+from vllm_alone import condense, figures, gpu, report, runner
 
 MACHINE = {"gpu": "G", "gpu_id": "1", "driver": "5", "processors": 4}
 
@@ -235,6 +235,41 @@ class ReportTest(unittest.TestCase):
                                ("serve.failed.json", "{}")):
                 (pathlib.Path(folder) / name).write_text(text)
             self.assertEqual(list(runner.read_records(folder)), ["serve-01-stock"])
+
+
+class CondenseTest(unittest.TestCase):
+    def served(self, number, kind, factor):
+        times = [factor * (i + 1) for i in range(60)]
+        return record("serve", number, kind, {
+            "burst": [repeat(seconds=2.0 * factor, ttft=times[:3], tpot=times[:3])],
+            "shared 0.5": [dict(repeat(ttft=times, tpot=times), requests=60,
+                                itl_ms={"p50": factor, "p99": factor})]})
+
+    def lines(self, *factors):
+        return [condense.line(self.served(number, kind, factor))
+                for number, (stock, elastic) in enumerate(factors, 1)
+                for kind, factor in (("stock", stock), ("elastic", elastic))]
+
+    def test_starts_are_compared_together_as_each_is_by_itself(self):
+        starts = [self.lines((1.0, 1.1), (1.0, 1.3)), self.lines((2.0, 2.4))]
+        found = {(row.workload, row.metric): row for row in condense.rows(starts)}
+        self.assertEqual([round(r, 6) for r in found["shared 0.5", "TTFT p99 ms"].pairs],
+                         [1.1, 1.3, 1.2])
+        self.assertAlmostEqual(found["burst", "tokens/s"].ratio(), 1 / 1.2)
+        self.assertNotIn(("burst", "TPOT p99 ms"), found)  # too few requests
+        records = {"serve-01-%s" % kind: self.served(1, kind, factor)
+                   for kind, factor in (("stock", 1.0), ("elastic", 1.1))}
+        alike = {(row.workload, row.metric): row.pairs for row in condense.rows(
+            [self.lines((1.0, 1.1))])}
+        for row in figures.rows(records, "serve"):
+            if (row.workload, row.metric) in alike:
+                self.assertEqual(row.pairs, alike.pop((row.workload, row.metric)))
+        self.assertFalse(alike)
+        self.assertIn("| serve, shared 0.5 | TTFT p50 ms | 1.200 |", report.together(
+            list(found.values())))
+
+    def test_a_round_without_its_other_half_is_left_out(self):
+        self.assertEqual(condense.rows([self.lines((1.0, 1.1))[:1]]), [])
 
 
 if __name__ == "__main__":

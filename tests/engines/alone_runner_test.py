@@ -368,7 +368,10 @@ class CommandTest(unittest.TestCase):
                 "measure", "--site", str(alone.SITE), "--build", str(self.bench.build), "--results",
                 str(self.bench.results), "--work", str(self.bench.results), *arguments),
                 "^vllm_alone: .*%s.*\n$" % words)
-        for arguments in (["report", "/nowhere"], ["report"], ["measure"], []):
+        empty = str(self.bench.build)
+        for arguments in (["report", "/nowhere"], ["report"], ["measure"], [], ["report", empty],
+                          ["condense", empty], ["compare", empty], ["compare", __file__],
+                          ["compare", "/dev/null"], ["compare"]):
             self.assertRegex(self.refusal(*arguments), "^vllm_alone: .*\n$")
         done = self.bench.measure("--nonsense")
         self.assertEqual((done.returncode, done.stderr.count("\n"), done.stdout), (2, 1, ""))

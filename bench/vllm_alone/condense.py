@@ -1,0 +1,63 @@
+"""Records as they are kept for good, a line each with the percentiles of every piece; and what those of
+several starts say together."""
+import json
+
+from . import figures
+from .client import percentile
+
+KEPT = ("mode", "round", "kind", "library", "date", "capacity")
+METRICS = (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"))
+
+
+def piece(measured):
+    found = {name: measured[name] for name in ("requests", "tokens")}
+    found["seconds"] = round(measured["seconds"], 6)
+    for _, name in METRICS:
+        if measured.get(name):
+            found[name] = {label: percentile(measured[name], share)
+                           for label, share in (("p50", 0.5), ("p99", 0.99))}
+    if measured.get("itl_ms"):
+        found["itl_ms"] = {name: round(value, 3) for name, value in measured["itl_ms"].items()}
+    return found
+
+
+def line(record):
+    found = {name: record[name] for name in KEPT if name in record}
+    found["workloads"] = {name: [piece(measured) for measured in pieces]
+                          for name, pieces in record["workloads"].items()}
+    found["memory"] = record["memory"]["phases"]
+    if "probe" in record:
+        found["probe"] = record["probe"]
+    if record["mode"] == "start":
+        found["startup_s"] = record["startup_s"]
+    return json.dumps(found)
+
+
+def values(name, kept):
+    """{metric: value} of a piece of the workload of that name."""
+    found = {"tokens/s": kept["tokens"] / kept["seconds"]} if name in figures.BURSTS else {}
+    for metric, key in METRICS:
+        for label in ("p50", "p99") if kept["requests"] >= figures.LEAST_FOR_P99 else ("p50",):
+            if key in kept:
+                found["%s %s ms" % (metric, label)] = kept[key][label]
+    return found
+
+
+def rows(files):
+    """Each file has the records of one start. Only pieces of one start are a pair."""
+    found = {}
+    for lines in files:
+        rounds = {}
+        for record in map(json.loads, lines):
+            rounds.setdefault((record["mode"], record["round"]), {})[record["kind"]] = record
+        for (mode, _), pair in rounds.items():
+            if len(pair) != 2:
+                continue
+            stock, elastic = (pair[kind]["workloads"] for kind in ("stock", "elastic"))
+            for name in stock:
+                for kept in zip(stock[name], elastic.get(name, ())):
+                    for metric, ratio in figures.ratios(*(values(name, each) for each in kept)):
+                        row = found.setdefault((mode, name, metric),
+                                               figures.Row(mode, name, metric))
+                        row.pairs.append(ratio)
+    return list(found.values())
