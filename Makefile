@@ -340,6 +340,8 @@ check: cheap-check $(TIDY_STAMPS)
 cheap-check:
 	@tests/check-tree
 	@tests/check-includes
+	@$(CC) -std=c99 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c shim/include/kvcached.h
+	@$(CXX) -std=c++14 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c++ shim/include/kvcached.hpp
 $(BUILD)/tidy/%.cpp.ok: %.cpp .clang-tidy $(BUILD)/obj/%.o | $(CUDA_HEADER)
 	@mkdir -p $(@D)
 	$(call say,TIDY,$<)clang-tidy --quiet $< -- $(CPPFLAGS) -std=c++20 -pthread

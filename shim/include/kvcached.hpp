@@ -1,5 +1,5 @@
-// kvcached for C++: RAII over kvcached.h, header only. Results are those of kvcached.h; a Result
-// converts to true when it is KVCACHED_OK. Nothing throws but std::bad_alloc.
+// kvcached for C++ (14 and later): RAII over kvcached.h, header only. Results are those of
+// kvcached.h; a Result converts to true when it is KVCACHED_OK. Nothing throws but std::bad_alloc.
 //
 //   if (!kvcached::present()) ...                        // the library is not preloaded
 //   {
@@ -34,11 +34,13 @@ class Result {
   constexpr Result(int code) noexcept : code_(code) {}  // NOLINT(google-explicit-constructor)
   constexpr explicit operator bool() const noexcept { return code_ == KVCACHED_OK; }
   constexpr int code() const noexcept { return code_; }
-  constexpr bool operator==(const Result&) const noexcept = default;
 
  private:
   int code_;
 };
+
+constexpr bool operator==(Result one, Result other) noexcept { return one.code() == other.code(); }
+constexpr bool operator!=(Result one, Result other) noexcept { return !(one == other); }
 
 // While it lives, allocations of this thread are elastic. Not to be moved to another thread.
 class Tag {
