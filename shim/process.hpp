@@ -60,6 +60,13 @@ struct PlainMemory {
 using PlainReport = PlainMemory (*)(driver::DeviceId) noexcept;
 inline std::atomic<PlainReport> plain_report{nullptr};
 
+// Whether look-ups answer with the doors of work, and with those of nodes. Settled once for the
+// process (entry/lookup.cpp), perhaps before the settings are read: a rule that came later must not
+// make buffers that no door would back.
+enum class Shown : std::uint8_t { unsettled, no, yes };
+inline std::atomic<Shown> work_shown{Shown::unsettled};
+inline std::atomic<Shown> nodes_shown{Shown::unsettled};
+
 class Process {
  public:
   // The object, made at the first call. Null whenever calls must pass through untouched: switched

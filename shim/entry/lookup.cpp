@@ -10,6 +10,7 @@
 #include "shim/adapters/python.hpp"
 #include "shim/driver/real_dlsym.hpp"
 #include "shim/driver/symbols.hpp"
+#include "shim/process.hpp"
 
 namespace kvcached::entry {
 
@@ -23,29 +24,34 @@ namespace {
 
 // Read here and not by the settings: this runs in programs that never come near a GPU. Not before
 // a name of ours is looked up: libraries call dlsym so early that there is no environment yet.
-struct Switches {
-  bool on;        // not KVCACHED_DISABLE
-  bool evidence;  // a rule may make buffers that nobody claims
-  bool nodes;     // and they are backed by what arguments name
-};
-
-Switches switches() noexcept {
-  enum : unsigned { kUnread = 0, kRead = 1, kOn = 2, kEvidence = 4, kNodes = 8 };
-  static constinit std::atomic<unsigned> read{kUnread};
-  unsigned now = read.load(std::memory_order_relaxed);
-  if (now == kUnread) {
+// Not KVCACHED_DISABLE.
+bool switched_on() noexcept {
+  static constinit std::atomic<Shown> on{Shown::unsettled};
+  Shown now = on.load(std::memory_order_relaxed);
+  if (now == Shown::unsettled) {
     const char* disable = std::getenv("KVCACHED_DISABLE");
+    now = disable == nullptr || std::strcmp(disable, "1") != 0 ? Shown::yes : Shown::no;
+    on.store(now, std::memory_order_relaxed);
+  }
+  return now == Shown::yes;
+}
+
+// Whether the program gets this door: a rule may make buffers that nobody claims, and for nodes
+// they are backed by what arguments name. Settled at the first door of either kind.
+bool shown(Door::Kind kind) noexcept {
+  if (kind != Door::Kind::evidence && kind != Door::Kind::node) return true;
+  Shown work = work_shown.load();
+  if (work == Shown::unsettled) {
     const char* match = std::getenv("KVCACHED_MATCH");
     const char* hints = std::getenv("KVCACHED_HINTS");
-    now = kRead;
-    if (disable == nullptr || std::strcmp(disable, "1") != 0) now |= kOn;
-    if (match != nullptr && *match != '\0') {
-      now |= kEvidence;
-      if (hints != nullptr && std::strcmp(hints, "args") == 0) now |= kNodes;
-    }
-    read.store(now, std::memory_order_relaxed);
+    const bool rule = match != nullptr && *match != '\0';
+    const bool args = rule && hints != nullptr && std::strcmp(hints, "args") == 0;
+    Shown none = Shown::unsettled;
+    nodes_shown.compare_exchange_strong(none, args ? Shown::yes : Shown::no);
+    work_shown.compare_exchange_strong(work, rule ? Shown::yes : Shown::no);
+    work = work_shown.load();
   }
-  return {(now & kOn) != 0, (now & kEvidence) != 0, (now & kNodes) != 0};
+  return (kind == Door::Kind::node ? nodes_shown.load() : work) == Shown::yes;
 }
 
 const char* library_name(const Door& door) noexcept {
@@ -61,10 +67,7 @@ void* in_place_of(const Door& door, void* real) noexcept {
   if (!door.behind->looked_up.compare_exchange_strong(behind, real) && behind != real) {
     return real;  // a second driver in this process: one door cannot lead to both
   }
-  if ((door.kind == Door::Kind::evidence && !switches().evidence) ||
-      (door.kind == Door::Kind::node && !switches().nodes)) {
-    return real;
-  }
+  if (!shown(door.kind)) return real;
   return const_cast<void*>(door.looked_up);
 }
 
@@ -94,7 +97,7 @@ const Door* door_of(const char* name, int version, cuuint64_t flags, const void*
 }
 
 void* answer(const char* name, int version, cuuint64_t flags, void* real) noexcept {
-  if (real == nullptr || name == nullptr || !switches().on || driver::real_dlsym() == nullptr) {
+  if (real == nullptr || name == nullptr || !switched_on() || driver::real_dlsym() == nullptr) {
     return real;
   }
   const Door* door = door_of(name, version, flags, real);
@@ -175,12 +178,12 @@ extern "C" [[gnu::visibility("hidden")]] kvcached::entry::Found kvcached_dlsym(
   }
   const std::string_view wanted = name;
   if (wanted.starts_with("PyInit_")) {
-    if (switches().on) adapters::python_seen();
+    if (switched_on()) adapters::python_seen();
     return go_on;
   }
   const Door* door = may_concern_us(wanted) ? door_of_symbol(wanted) : nullptr;
   // RTLD_NEXT is asked by wrappers, for what comes after them. The driver asks for itself.
-  if (door == nullptr || !switches().on || handle == RTLD_NEXT ||
+  if (door == nullptr || !switched_on() || handle == RTLD_NEXT ||
       driver::lies_in(caller, library_name(*door))) {
     return go_on;
   }

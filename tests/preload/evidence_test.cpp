@@ -32,6 +32,23 @@ TEST(Evidence, WorkIsRefusedWhenThereIsNoMemoryToBackItWith) {
   EXPECT_EQ(outcome.out, "alloc 0\nfill 2\nfill 0\nread 0\nlast 2\nfree 0\n") << outcome.err;
 }
 
+// What was looked up before is the driver's own, and would back nothing.
+TEST(Evidence, ARuleThatComesTooLateMakesNothingElastic) {
+  for (const std::string when : {"in time", "late"}) {
+    const auto outcome =
+        run_program({program("late_rule"), when},
+                    on_small_gpu({{"LD_PRELOAD", library()}, {"KVCACHED_LOG", "info"}}, "256MiB"));
+    ASSERT_EQ(outcome.status, 0) << outcome.err;
+    const std::string round = "alloc 0 to 0 from 0 lost 0\n";
+    EXPECT_EQ(outcome.out, round + round) << when;
+    const auto said = [&](const char* words) {
+      return outcome.err.find(words) != std::string::npos;
+    };
+    EXPECT_EQ(said("is elastic, by rule"), when != "late") << outcome.err;
+    EXPECT_EQ(said("KVCACHED_MATCH was set after"), when == "late") << outcome.err;
+  }
+}
+
 class Full : public testing::TestWithParam<const char*> {};
 
 TEST_P(Full, NoMoreIsGivenThanThereIs) {
