@@ -85,8 +85,7 @@ bool current_device(const Symbols& cuda, CUdevice& out) noexcept {
 
 class CudaDriver final : public Driver {
  public:
-  explicit CudaDriver(const Symbols& cuda) noexcept
-      : cuda_(cuda), several_devices_(device_count(cuda) > 1) {}
+  explicit CudaDriver(const Symbols& cuda) noexcept : cuda_(cuda) {}
 
   Status reserve(Bytes size, Address& out) noexcept override {
     if (exiting) return Status::lost;
@@ -255,17 +254,15 @@ class CudaDriver final : public Driver {
     }
   }
 
-  void context_closing(ContextId context) noexcept {
-    {
-      const std::lock_guard lock(latest_mutex_);
-      std::erase_if(latest_, [&](const auto& entry) { return entry.second == context; });
-    }
-    contexts_.closing(context);
-  }
+  void context_closing(ContextId context) noexcept { contexts_.closing(context); }
 
   void context_closed(ContextId context, bool gone) noexcept {
     contexts_.closed(context, gone);
     if (!gone) return;
+    {
+      const std::lock_guard lock(latest_mutex_);
+      std::erase_if(latest_, [&](const auto& entry) { return entry.second == context; });
+    }
     const std::lock_guard lock(undropped_mutex_);
     std::erase_if(undropped_, [&](const Open& open) { return open.context == context; });
   }
@@ -327,9 +324,12 @@ class CudaDriver final : public Driver {
     return std::none_of(refused_.begin(), refused_.end(), inside);
   }
 
+  // True also before cuInit, when nobody knows.
+  bool several_devices() const noexcept { return device_count(cuda_) != 1; }
+
   // Mappings are listed for peers to come; with one device there are none, and nothing to lock.
   std::unique_lock<std::mutex> lock_peers() noexcept {
-    return several_devices_ ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
+    return several_devices() ? std::unique_lock(peers_mutex_) : std::unique_lock<std::mutex>();
   }
 
   template <class F>
@@ -361,7 +361,7 @@ class CudaDriver final : public Driver {
       ++count;
     };
     add(device);
-    if (several_devices_) {
+    if (several_devices()) {
       peers_.for_each_of(device, [&](DeviceId peer) {
         if (count < kMost) add(peer);
       });
@@ -391,7 +391,6 @@ class CudaDriver final : public Driver {
   };
 
   const Symbols& cuda_;
-  const bool several_devices_;
   std::mutex peers_mutex_;
   Peers peers_;
   Contexts contexts_;
@@ -424,6 +423,8 @@ Status device_uuid(DeviceId device, std::array<std::uint8_t, 16>& out) noexcept 
   auto* const ask =
       cuda->cuDeviceGetUuid_v2 != nullptr ? cuda->cuDeviceGetUuid_v2 : cuda->cuDeviceGetUuid;
   if (ask == nullptr) return Status::unsupported;
+  const int count = device_count(*cuda);
+  if (count != 0 && device.ordinal >= count) return Status::unsupported;  // asked to find the end
   CUuuid uuid{};
   const auto result = ask(&uuid, device.ordinal);
   static_assert(sizeof uuid.bytes == 16);

@@ -38,6 +38,15 @@ std::optional<Taken> Accounts::gave(Address at) noexcept {
   return what;
 }
 
+void Accounts::context_gone(driver::ContextId context) noexcept {
+  const std::lock_guard lock(mutex_);
+  std::erase_if(plain_, [&](const auto& entry) {
+    const bool gone = entry.second.context == context;
+    if (gone) drop(entry.second);
+    return gone;
+  });
+}
+
 void Accounts::drop(Taken what) noexcept {
   held_.find(what.device.ordinal)->second.now -= what.size;
 }

@@ -16,6 +16,7 @@ namespace kvcached::hooks {
 struct Taken {
   Bytes size;
   driver::DeviceId device;
+  driver::ContextId context{};  // that takes it along; none for physical memory
 };
 
 // Who tells how much memory a GPU has. NVIDIA's management library counts what the driver reserves
@@ -31,6 +32,9 @@ class Accounts {
   // Forgets the allocation and says what it was. Called before the driver frees it, since the
   // address may be another thread's right after; took again undoes it.
   std::optional<Taken> gave(driver::Address at) noexcept;
+
+  // The context was destroyed, with all that was allocated in it.
+  void context_gone(driver::ContextId context) noexcept;
 
   // Physical memory that the program creates and maps itself: held until its last handle is
   // released and it is mapped nowhere.

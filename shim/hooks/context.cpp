@@ -1,6 +1,7 @@
 #include "shim/driver/capture_gate.hpp"
 #include "shim/driver/cuda.hpp"
 #include "shim/driver/symbols.hpp"
+#include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
 #include "shim/process.hpp"
 
@@ -19,6 +20,7 @@ CUresult closing(Process& process, ContextId context, F destroy, G gone) noexcep
   const bool ended = gone(result);
   if (ended) {
     driver::capture_gate().context_gone(context);
+    accounts().context_gone(context);
   }
   process.context_closed(context, ended);
   return result;
@@ -63,7 +65,8 @@ DeviceId device_of(const driver::Symbols& cuda, CUcontext context) noexcept {
 
 template <class F>
 void for_peers(CUcontext owner, F tell) noexcept {
-  const auto* cuda = Process::existing() == nullptr ? nullptr : driver::symbols();
+  // Made here at the latest: what is enabled before the first allocation holds for it, too.
+  const auto* cuda = Process::get() == nullptr ? nullptr : driver::symbols();
   ContextId context;
   DeviceId here;
   if (cuda != nullptr && driver::current_context(context, here) == driver::Status::ok) {

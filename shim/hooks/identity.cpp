@@ -1,3 +1,5 @@
+#include <unistd.h>
+
 #include <atomic>
 #include <cstring>
 
@@ -214,7 +216,9 @@ CUresult mem_get_range_handle(Next<void*, CUdeviceptr, std::size_t, int, unsigne
                               unsigned long long flags) noexcept {
   if (const CUresult refused = pin(address)) return refused;
   const auto buffer = elastic_at(address);
-  if (buffer && size > buffer->base + buffer->size.value - address) {
+  // What is asked for is to be a multiple of the host's pages, whatever the allocation's size.
+  const auto round = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) - 1;
+  if (buffer && size > ((buffer->base + buffer->size.value + round) & ~round) - address) {
     return CUDA_ERROR_INVALID_VALUE;  // as of one allocation: what follows may be another's
   }
   return next(out, address, size, type, flags);

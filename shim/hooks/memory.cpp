@@ -14,7 +14,7 @@ void count(driver::Address at, std::size_t size) noexcept {
   ContextId context;
   DeviceId device;
   if (driver::current_context(context, device) == driver::Status::ok) {
-    accounts().took(at, {Bytes(size), device});
+    accounts().took(at, {Bytes(size), device, context});
   }
 }
 
@@ -50,7 +50,7 @@ CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F 
     result = next();
   }
   if (result == CUDA_SUCCESS && known) {
-    accounts().took(*out, {Bytes(size), device});
+    accounts().took(*out, {Bytes(size), device, context});
     process.took_plain(device, Bytes(size));
   }
   return result;
@@ -99,13 +99,18 @@ CUresult mem_alloc_pitch(Next<CUdeviceptr*, std::size_t*, std::size_t, std::size
   auto* process = Process::existing();
   ContextId context;
   DeviceId device;
-  if (process != nullptr && driver::current_context(context, device) == driver::Status::ok) {
-    // The pitch is the driver's to choose: at most twice the width, and 512 bytes.
-    process->keep_promises(device, Bytes((2 * width + 512) * height));
+  const bool known =
+      process != nullptr && driver::current_context(context, device) == driver::Status::ok;
+  // The pitch is the driver's to choose: at most twice the width, and 512 bytes.
+  if (known) process->keep_promises(device, Bytes((2 * width + 512) * height));
+  CUresult result = next(out, pitch, width, height, element);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && known &&
+      process->make_room(device, Bytes((width + 512) * height))) {
+    result = next(out, pitch, width, height, element);
   }
-  const CUresult result = next(out, pitch, width, height, element);
   if (result == CUDA_SUCCESS && Process::get() != nullptr) {
     count(*out, *pitch * height);
+    if (known) process->took_plain(device, Bytes(*pitch * height));
   }
   return result;
 }

@@ -19,13 +19,18 @@ CUresult mem_create(
     unsigned long long flags) noexcept {
   const bool on_device =
       properties != nullptr && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
-  if (auto* process = on_device ? Process::existing() : nullptr) {
-    process->keep_promises(driver::DeviceId{properties->location.id}, Bytes(size));
+  auto* const process = on_device ? Process::existing() : nullptr;
+  const driver::DeviceId device{on_device ? properties->location.id : -1};
+  if (process != nullptr) process->keep_promises(device, Bytes(size));
+  CUresult result = next(out, size, properties, flags);
+  if (result == CUDA_ERROR_OUT_OF_MEMORY && process != nullptr &&
+      process->make_room(device, Bytes(size))) {
+    result = next(out, size, properties, flags);
   }
-  const CUresult result = next(out, size, properties, flags);
   if (result == CUDA_SUCCESS && on_device && Process::get() != nullptr) {
     // Not the current context's device: the program may have none yet.
-    accounts().created(*out, {Bytes(size), driver::DeviceId{properties->location.id}});
+    accounts().created(*out, {Bytes(size), device});
+    if (process != nullptr) process->took_plain(device, Bytes(size));
   }
   return result;
 }

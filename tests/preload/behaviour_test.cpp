@@ -90,11 +90,12 @@ TEST(Behaviour, ThreadsThatAllocateAtOnceShareScratchInTurn) {
 
 class Contexts : public testing::TestWithParam<const char*> {};
 
-TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
+TEST_P(Contexts, TakeTheirMemoryWithThem) {
   const auto with =
       run_program({program("contexts"), GetParam()}, on_small_gpu(elastic(), "256MiB"));
   ASSERT_EQ(with.status, 0) << with.err;
-  std::string round = "alloc 0\nelastic 1\nfill 0\n";
+  const std::string taken = value_of(with.out, "taken");
+  std::string round = "taken " + taken + "\nalloc 0\nelastic 1\nfill 0\nplain 0\n";
   if (std::string(GetParam()) == "release") round += "release 0\n";
   round += "end 0\nknown 0\n";
   EXPECT_EQ(with.out, round + round + round + round) << with.err;
@@ -102,6 +103,16 @@ TEST_P(Contexts, TakeTheirElasticMemoryWithThem) {
 
 INSTANTIATE_TEST_SUITE_P(Ways, Contexts, testing::Values("destroy", "reset", "release"),
                          [](const auto& way) { return std::string(way.param); });
+
+TEST(Behaviour, PeersMayAccessWhatIsAllocatedAfterTheyWereEnabled) {
+  for (const std::string when : {"allocated", "first of all", "before cuInit"}) {
+    auto variables = elastic();
+    variables["SIM_GPU_COUNT"] = "2";
+    const auto with = run_program({program("peers"), when}, variables);
+    ASSERT_EQ(with.status, 0) << with.err;
+    EXPECT_EQ(with.out, "enable 0\nalloc 0\naccess 0 3\naccess 0 3\n") << when;
+  }
+}
 
 class Closing : public testing::TestWithParam<const char*> {};
 

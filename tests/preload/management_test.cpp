@@ -43,6 +43,7 @@ TEST(Management, AnotherDeviceIsShownAsItIs) {
   const auto with = run_program(words, elastic());
   ASSERT_EQ(with.status, 0) << with.err;
   EXPECT_EQ(value_of(with.out, "second"), "4294967296 1073741824 3221225472");
+  EXPECT_EQ(with.err, "");
 }
 
 }  // namespace

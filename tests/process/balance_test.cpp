@@ -101,14 +101,19 @@ TEST_F(Balance, ABusyTenantIsCalledBack) {
   EXPECT_EQ(b.number("acquire 3000 20000"), 3'000U);
 }
 
-TEST_F(Balance, PlainMemoryGetsWhatOthersHoldIdle) {
+class Plain : public Balance, public testing::WithParamInterface<const char*> {};
+
+TEST_P(Plain, GetsWhatOthersHoldIdle) {
   const Tenant a("a", environment());
   EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);
   EXPECT_EQ(a.ask("expect 6000"), "expecting");
   EXPECT_EQ(a.ask("release"), "released");
   const Tenant b("b", environment());
-  EXPECT_EQ(b.ask("plain 500"), "plain");
+  EXPECT_EQ(b.ask(std::string("plain 500 ") + GetParam()), "plain");
 }
+
+INSTANTIATE_TEST_SUITE_P(Ways, Plain, testing::Values("alloc", "pitch", "create"),
+                         [](const auto& way) { return std::string(way.param); });
 
 TEST_F(Balance, PlainMemoryThatNobodyCanGiveIsRefused) {
   const Tenant a("a", environment());

@@ -43,6 +43,14 @@ TEST_F(Room, ThePoolGivesWhatPlainMemoryLeaves) {
   EXPECT_EQ(b.ask("free"), "free");
 }
 
+// Libraries do so now and then; the agent must not lose the context by which it looks at the GPU.
+TEST_F(Room, WhoRetainsItsContextAgainStillSeesTheGpu) {
+  const Tenant a("a", environment());
+  ASSERT_EQ(a.ask("retain"), "retained");
+  ASSERT_EQ(a.ask("plain 500"), "plain");
+  EXPECT_TRUE(shortfall(276, 290));
+}
+
 TEST_F(Room, TheFirstMinimumIsNoMoreThanTheGpuHasFree) {
   for (const bool fits : {false, true}) {
     auto variables = environment("KVCACHED_MIN", fits ? "900MiB" : "1100MiB");

@@ -86,6 +86,7 @@ Place Space::find(CUdeviceptr address) {
       out.bytes = mapping.bytes;
       out.device = mapping.extent->memory().device();
       out.access = mapping.access;
+      out.devices = mapping.devices;
       out.id = mapping.id;
       out.extent = mapping.extent;
     }

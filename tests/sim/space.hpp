@@ -37,6 +37,7 @@ struct Mapping {
   std::shared_ptr<Extent> extent;
   CUmemGenericAllocationHandle handle;
   CUmemAccess_flags access;
+  std::uint64_t devices;  // that have it, by bits
   std::uint64_t id;
 };
 
@@ -51,6 +52,7 @@ struct Place {
   int device = 0;
   Origin origin = Origin::kDevice;
   CUmemAccess_flags access = CU_MEM_ACCESS_FLAGS_PROT_NONE;
+  std::uint64_t devices = 0;  // of a mapping: those that have it, by bits
   CUmemoryPool pool = nullptr;
   std::uint64_t id = 0;
   bool sync_memops = false;
@@ -75,7 +77,10 @@ class Space {
 
   CUresult map(CUdeviceptr base, std::size_t bytes, CUmemGenericAllocationHandle handle);
   CUresult unmap(CUdeviceptr base, std::size_t bytes);
-  CUresult set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flags access);
+  /// `devices`: for which, by bits. The pages are in the machine's memory: what one of them may do,
+  /// each can.
+  CUresult set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flags access,
+                      std::uint64_t devices);
 
   CUresult allocate(CUdeviceptr& out, std::size_t bytes, Context& context, Origin origin,
                     CUmemoryPool pool);

@@ -139,8 +139,8 @@ CUresult Space::map(CUdeviceptr base, std::size_t bytes, CUmemGenericAllocationH
     return CUDA_ERROR_INVALID_VALUE;
   }
   // The pages appear with the access: until then the range is as inaccessible as it was.
-  mappings_[base] = {base,      bytes, found->second.extent, handle, CU_MEM_ACCESS_FLAGS_PROT_NONE,
-                     ++last_id_};
+  mappings_[base] = {base, bytes,     found->second.extent, handle, CU_MEM_ACCESS_FLAGS_PROT_NONE,
+                     0,    ++last_id_};
   ++found->second.mappings;
   return CUDA_SUCCESS;
 }
@@ -167,7 +167,8 @@ CUresult Space::unmap(CUdeviceptr base, std::size_t bytes) {
   return CUDA_SUCCESS;
 }
 
-CUresult Space::set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flags access) {
+CUresult Space::set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flags access,
+                           std::uint64_t devices) {
   if (!whole_pages(base, bytes)) return CUDA_ERROR_INVALID_VALUE;
   const std::lock_guard lock(mutex_);
   const auto first = mappings_.find(base);
@@ -183,6 +184,11 @@ CUresult Space::set_access(CUdeviceptr base, std::size_t bytes, CUmemAccess_flag
       return CUDA_ERROR_OPERATING_SYSTEM;  // too many mappings: see README.md
     }
     mapping->second.access = access;
+    if (access == CU_MEM_ACCESS_FLAGS_PROT_NONE) {
+      mapping->second.devices &= ~devices;
+    } else {
+      mapping->second.devices |= devices;
+    }
   }
   return CUDA_SUCCESS;
 }

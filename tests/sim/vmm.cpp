@@ -71,15 +71,16 @@ CUresult cuMemSetAccess(CUdeviceptr address, size_t bytes, const CUmemAccessDesc
   return enter(__func__, [&]() -> CUresult {
     if (access == nullptr || count == 0) return CUDA_ERROR_INVALID_VALUE;
     if (!alone) return CUDA_ERROR_UNKNOWN;
-    // The pages are in the machine's memory: what one GPU may do, each may.
     CUmemAccess_flags widest = CU_MEM_ACCESS_FLAGS_PROT_NONE;
+    std::uint64_t devices = 0;
     for (size_t i = 0; i < count; ++i) {
       if (on_device(access[i].location) && find_device(access[i].location.id) == nullptr) {
         return CUDA_ERROR_INVALID_DEVICE;
       }
+      if (on_device(access[i].location)) devices |= std::uint64_t{1} << access[i].location.id;
       if (access[i].flags > widest) widest = access[i].flags;
     }
-    return Space::get().set_access(address, bytes, widest);
+    return Space::get().set_access(address, bytes, widest, devices);
   });
 }
 
@@ -91,7 +92,8 @@ CUresult cuMemGetAccess(unsigned long long* flags, const CUmemLocation* location
     }
     const Place place = Space::get().find(address);
     if (place.kind != Place::Kind::kMapped) return CUDA_ERROR_INVALID_VALUE;
-    *flags = static_cast<unsigned long long>(place.access);
+    const bool has_it = (place.devices >> static_cast<unsigned>(location->id) & 1) != 0;
+    *flags = has_it ? place.access : CU_MEM_ACCESS_FLAGS_PROT_NONE;
     return CUDA_SUCCESS;
   });
 }

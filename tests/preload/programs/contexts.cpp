@@ -1,6 +1,6 @@
 // link: -lcuda
-// Ends contexts that still own elastic memory, four rounds of each way, with more than half of the
-// GPU each time: what a round leaves behind the next one would miss.
+// Ends contexts that still own elastic and plain memory, four rounds of each way, with more than
+// half of the GPU each time: what a round leaves behind the next one would miss.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -50,7 +50,12 @@ int main(int, char** argv) {
     } else {
       cuCtxCreate_v2(&context, 0, 0);
     }
+    std::size_t free = 0;
+    cuMemGetInfo_v2(&free, &total);
+    std::printf("taken %zu\n", (total - free) >> 20);
     const CUdeviceptr at = fill(total / 16 * 9);
+    CUdeviceptr plain = 0;
+    std::printf("plain %d\n", cuMemAlloc_v2(&plain, 3 << 20));
     if (primary) cuCtxSetCurrent(nullptr);
     std::printf("end %d\n", end(way, context));
     std::printf("known %d\n", known(at));

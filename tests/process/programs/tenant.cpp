@@ -12,7 +12,8 @@
 //   evicted BLOCKS           has dropped what so many blocks held: "told"
 //   model TOKENS             registers a model of 16 tokens a block, requests up to TOKENS: "told"
 //   fits                     "fits TOKENS": the longest request, as it was last told
-//   plain MIB                holds plain memory: "plain"
+//   plain MIB [pitch|create] holds plain memory, as a rule by cuMemAlloc: "plain"
+//   retain                   retains and releases the context, which lives on: "retained"
 //   free                     frees it: "free"
 #include <cuda.h>
 
@@ -63,6 +64,17 @@ std::uint64_t acquire(kvcached_cache* cache, std::uint64_t blocks, std::int64_t 
   std::uint64_t got = 0;
   for (std::size_t i = 0; i < count; ++i) got += ranges[i].count;
   return got;
+}
+
+CUresult take_plain(const std::string& way, std::uint64_t mib, CUdeviceptr& out) {
+  std::size_t pitch = 0;
+  if (way == "pitch") return cuMemAllocPitch(&out, &pitch, 1 << 20, mib, 4);
+  if (way != "create") return cuMemAlloc(&out, mib << 20);
+  CUmemAllocationProp properties{};
+  properties.type = CU_MEM_ALLOCATION_TYPE_PINNED;
+  properties.location.type = CU_MEM_LOCATION_TYPE_DEVICE;
+  CUmemGenericAllocationHandle handle = 0;
+  return cuMemCreate(&handle, mib << 20, &properties, 0);
 }
 
 struct Held {
@@ -153,8 +165,13 @@ int main() {
     } else if (verb == "fits") {
       std::printf("fits %u\n", fits.load());
     } else if (verb == "plain") {
-      const CUresult result = cuMemAlloc(&plain, blocks << 20);
-      std::printf(result == CUDA_SUCCESS ? "plain\n" : "refused\n");
+      const std::string way = line.substr(line.find_last_of(' ') + 1);
+      std::printf(take_plain(way, blocks, plain) == CUDA_SUCCESS ? "plain\n" : "refused\n");
+    } else if (verb == "retain") {
+      CUcontext again = nullptr;
+      const bool done = cuDevicePrimaryCtxRetain(&again, 0) == CUDA_SUCCESS &&
+                        cuDevicePrimaryCtxRelease(0) == CUDA_SUCCESS;
+      std::printf(done ? "retained\n" : "refused\n");
     } else if (verb == "free") {
       std::printf(cuMemFree(plain) == CUDA_SUCCESS ? "free\n" : "refused\n");
     }
