@@ -284,6 +284,7 @@ int kvcached_cache_create(const kvcached_geometry* geometry, kvcached_cache** ou
     kvcached_cache* const handle = process->handles().make();
     if (handle == nullptr) return KVCACHED_FAILED;
     std::shared_ptr<cache::Cache> cache;
+    buffers.front()->budget().begin_wish();  // of all attempts together
     const cache::Result made =
         persist(process->clock(), kCreatePatience, cache::Result::shortage, [&] {
           return persist(process->clock(), kBusyPatience, cache::Result::not_now, [&] {

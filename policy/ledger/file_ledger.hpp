@@ -98,6 +98,7 @@ class FileLedger final : public Ledger {
   std::atomic<std::uint64_t> own_{0};
   std::atomic<std::uint32_t> trimmed_{0};
   std::atomic<bool> abandoned_{false};
+  std::atomic<bool> claim_ends_{false};  // with the next restate()
 };
 
 }  // namespace kvcached::ledger

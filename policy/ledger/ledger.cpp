@@ -35,13 +35,19 @@ layout::Slot* FileLedger::own_slot() const noexcept {
   return here() ? &file_.mapped()->slots[slot_] : nullptr;
 }
 
-// Writes the own account as it must be: books what an uncharge could not, and mends what a stray
-// write of some other process may have done to it. Returns what is booked as given back.
+// Writes the own account as it must be: books what an uncharge could not, drops the claim that
+// drop_claim could not, and mends what a stray write of some other process may have done to it.
+// Returns what is booked as given back.
 Pages FileLedger::restate() noexcept {
   layout::File& file = *file_.mapped();
   const Pages before = account_of(file, slot_, most_).charged;
   if (file.header.slots_used.load() <= slot_) set(file.header.slots_used, slot_ + 1);
   set_account(file, slot_, {layout::SlotState::live, tenant_, charged()});
+  if (claim_ends_.exchange(false)) {
+    end_wait();
+    end_refusal();
+    claim({});
+  }
   return before.minus_clamped(charged());
 }
 
@@ -147,13 +153,10 @@ bool FileLedger::charge(Pages pages, Pages wish) noexcept {
 
 void FileLedger::drop_claim() noexcept {
   if (abandoned_.load()) return;
-  const Hold hold(mutex_);
-  layout::Slot* const slot = own_slot();
-  if (slot == nullptr) return;
-  end_wait();
-  end_refusal();
-  if (slot->claim.load() == 0 || !lock(kPatience)) return;
-  claim({});
+  claim_ends_ = true;
+  const std::unique_lock hold(mutex_, std::try_to_lock);
+  if (!hold.owns_lock() || !here() || !file_.try_lock(LockKind::exclusive)) return;
+  restate();
   plan();
   planning_.commit(*file_.mapped());
   unlock();

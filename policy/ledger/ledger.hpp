@@ -68,6 +68,8 @@ class Ledger {
   // until the lock is free again.
   virtual bool charge(Pages pages, Pages wish) noexcept = 0;
   bool charge(Pages pages) noexcept { return charge(pages, {}); }
+  // Never waits: what a lock keeps it from is done by the next call that has the lock, publish and
+  // reap at the latest. A claim that is made after that stands.
   virtual void drop_claim() noexcept = 0;
   // What the plan asks of the own tenant, and other processes of it of this one. Takes no lock on
   // the file.

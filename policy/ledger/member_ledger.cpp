@@ -162,7 +162,9 @@ void FileLedger::publish(const Figures& figures) noexcept {
     below_min_at_ = now;
   }
   // Whoever waits for it is not to wait for the next look after the house.
-  if (!less || !Planning::contested(*file_.mapped()) || !lock(kPatience)) return;
+  const bool matters = claim_ends_.load() || (less && Planning::contested(*file_.mapped()));
+  if (!matters || !lock(kPatience)) return;
+  restate();
   plan();
   planning_.commit(*file_.mapped());
   unlock();

@@ -105,8 +105,11 @@ Result Cache::start(const std::shared_ptr<Cache>& self, std::span<const BlockRan
   if (result == Result::ok) result = pin(backed);
   if (result != Result::ok) {
     unclaim_all();
-    const std::lock_guard lock(mutex_);
-    closed_ = finished_ = true;
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = finished_ = true;
+    }
+    drop_wish();
   }
   return result;
 }
@@ -159,6 +162,14 @@ void Cache::unclaim_all() noexcept {
   for (const std::shared_ptr<Buffer>& buffer : buffers_) buffer->unclaim();
 }
 
+void Cache::drop_wish() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (!std::exchange(wished_, false)) return;
+  }
+  buffers_.front()->budget().drop_wish();
+}
+
 void Cache::close() noexcept {
   {
     const std::lock_guard lock(mutex_);
@@ -173,6 +184,7 @@ void Cache::close() noexcept {
     }
     available_ = 0;
   }
+  drop_wish();  // work() may not be called any more: nobody finds a cache whose buffers are freed
   progress_.notify_all();
   waker_.wake();
 }

@@ -188,6 +188,7 @@ class Cache final : public Worker {
   // Backs what is in pinned_. `backed`: empty, with room for all stripes.
   Result pin(std::vector<std::size_t>& backed) noexcept;
   void unclaim_all() noexcept;
+  void drop_wish() noexcept;
 
   // blocks.cpp: all with mutex_ held.
   std::uint64_t free_of(std::size_t stripe) const noexcept;
@@ -226,6 +227,7 @@ class Cache final : public Worker {
   Growth settle_growth(std::size_t stripe, Result result, Instant retry_at) noexcept;
   Result back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept;
   Pages wish(Instant now, std::size_t stripe) noexcept;
+  bool begin_wish() noexcept;
   Result unback_stripe(std::size_t stripe) noexcept;
   bool release_one() noexcept;
   bool mark_surplus(Instant now) noexcept;

@@ -64,10 +64,9 @@ void Cache::undrain(Instant now) noexcept {
 void Cache::drop_wish_if_met(Instant now) noexcept {
   {
     const std::lock_guard lock(mutex_);
-    if (!wished_ || (!closed_ && !lost_ && asked(now) > free_ready_)) return;
-    wished_ = false;
+    if (!closed_ && !lost_ && asked(now) > free_ready_) return;
   }
-  buffers_.front()->budget().drop_wish();
+  drop_wish();
 }
 
 bool Cache::grow_if_needed(Instant now) noexcept {
@@ -143,6 +142,14 @@ Pages Cache::wish(Instant now, std::size_t stripe) noexcept {
   return std::max(pages_up(plan_.block_bytes() * waiting_), ready + pages_of(stripe));
 }
 
+// False: it stands already.
+bool Cache::begin_wish() noexcept {
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(wished_, true)) return false;
+  buffers_.front()->budget().begin_wish();  // under the lock, so that none drops it before
+  return true;
+}
+
 // All pieces of a stripe, or none. `retry`: when a refusal is worth another try.
 Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexcept {
   const std::span<const PieceRange> pieces = plan_.pieces(stripe);
@@ -154,11 +161,9 @@ Result Cache::back_stripe(std::size_t stripe, Pages wish, Duration& retry) noexc
   });
   retry = kPoolRetry;
   if (missing && !budget.charge(missing, wish)) {
-    const bool first = [&] {
-      const std::lock_guard lock(mutex_);
-      return wish && !std::exchange(wished_, true);
-    }();
-    if (first) waker_.wake();  // the agent's house is kept more often from now on
+    const bool first = wish && begin_wish();
+    if (first) waker_.wake();   // the agent's house is kept more often from now on
+    if (closed()) drop_wish();  // close() may have come before the wish
     return Result::shortage;
   }
 

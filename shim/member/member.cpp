@@ -31,6 +31,17 @@ bool Member::charge(Pages pages, Pages wish) noexcept {
   return ledger_->charge(pages, wish);
 }
 
+void Member::begin_wish() noexcept {
+  const std::lock_guard lock(wishing_);
+  ++wishers_;
+}
+
+void Member::drop_wish() noexcept {
+  const std::lock_guard lock(wishing_);
+  if (wishers_ != 0 && --wishers_ != 0) return;
+  ledger_->drop_claim();
+}
+
 void Member::uncharge(Pages pages) noexcept {
   if (t_prepaid != nullptr && &t_prepaid->member_ == this)
     t_prepaid->rest_ += pages;  // an attempt that failed is repeated from the same pages

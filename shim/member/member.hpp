@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -24,7 +25,8 @@ class Member final : public cache::Budget {
 
   using Budget::charge;
   bool charge(Pages pages, Pages wish) noexcept override;
-  void drop_wish() noexcept override { ledger_->drop_claim(); }
+  void begin_wish() noexcept override;
+  void drop_wish() noexcept override;
   void uncharge(Pages pages) noexcept override;
   Pages limit() const noexcept override;
 
@@ -43,6 +45,8 @@ class Member final : public cache::Budget {
   explicit Member(std::unique_ptr<ledger::Ledger> ledger) : ledger_(std::move(ledger)) {}
 
   std::unique_ptr<ledger::Ledger> ledger_;
+  std::mutex wishing_;  // taken before the ledger's
+  std::uint64_t wishers_ = 0;
   std::atomic<std::uint64_t> longest_request_{0};  // bytes
   Sequence sequence_;
 };

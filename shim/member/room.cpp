@@ -37,6 +37,7 @@ bool wait_for_others(Member& member, driver::Driver& driver, driver::DeviceId de
                      Instant deadline, const Clock& clock) noexcept {
   Ask answer = Ask::never;
   bool told = false;
+  member.begin_wish();
   try {
     while ((answer = ask(member, driver, device, size)) == Ask::later && clock.now() < deadline) {
       if (!std::exchange(told, true))

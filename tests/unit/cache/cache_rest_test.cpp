@@ -110,5 +110,32 @@ TEST_F(CacheRest, WhatStaysWarmNeedsNoLook) {
   EXPECT_EQ(cache().work().next, rig().clock.now() + milliseconds(100)) << "it decays";
 }
 
+// Nobody comes by any more: the agent finds caches by their buffers.
+TEST_F(CacheRest, AFreedCacheWishesForNothing) {
+  start(tensors(1, 4'096, kBlock), Pages(4096), Pages(20));
+  cache().wait_ready(2'000, rig().clock.now(), Patience::pool);
+  rig().acquire(2'000);
+  rig().work();
+  ASSERT_NE(rig().budget.wish(), Pages());
+  ASSERT_EQ(rig().buffers[0]->destroy(), Result::ok);
+  EXPECT_EQ(rig().budget.wish(), Pages());
+}
+
+TEST_F(CacheRest, ACacheThatIsClosedWhileItIsRefusedWishesForNothing) {
+  start(tensors(1, 4'096, kBlock), Pages(4096), Pages(20));
+  rig().acquire(2'000);
+  rig().budget.on_refusal = [&] { cache().close(); };
+  while (rig().budget.refusals() == 0) ASSERT_TRUE(cache().work().worked || cache().closed());
+  EXPECT_EQ(rig().budget.wish(), Pages());
+}
+
+TEST_F(CacheRest, ACacheThatCannotBeginWishesForNothing) {
+  Shape shape = tensors(1, 4'096, kBlock);
+  shape.pinned = {{0, 2'000}};
+  test::Rig short_of_memory(shape, Pages(4096), Pages(20));
+  EXPECT_EQ(short_of_memory.make(), Result::shortage);
+  EXPECT_EQ(short_of_memory.budget.wish(), Pages());
+}
+
 }  // namespace
 }  // namespace kvcached::cache

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 
@@ -26,14 +27,19 @@ class FakeBudget final : public cache::Budget {
     if (charged_ + pages > pool_) {
       ++refusals_;
       if (wish) wish_ = wish;
+      if (on_refusal) on_refusal();
       return false;
     }
     charged_ += pages;
     return true;
   }
+  void begin_wish() noexcept override {
+    const std::lock_guard lock(mutex_);
+    ++wishers_;
+  }
   void drop_wish() noexcept override {
     const std::lock_guard lock(mutex_);
-    wish_ = Pages();
+    if (wishers_ == 0 || --wishers_ == 0) wish_ = Pages();
   }
   // What was wished for at the last refusal.
   Pages wish() const {
@@ -71,12 +77,15 @@ class FakeBudget final : public cache::Budget {
     const std::lock_guard lock(mutex_);
     pool_ = pages;
   }
+  // Called with each refusal, before its caller has it.
+  std::function<void()> on_refusal;
 
  private:
   mutable std::mutex mutex_;
   Pages pool_;
   Pages charged_;
   Pages wish_;
+  std::uint64_t wishers_ = 0;
   bool understated_ = false;
   std::uint64_t charges_ = 0;
   std::uint64_t refusals_ = 0;

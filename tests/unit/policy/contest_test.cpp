@@ -1,6 +1,10 @@
 // Several memberships when the pool is short: who is asked to give back, and who gets what comes
 // free. The rules themselves are tested with the policy; here, that the account follows them.
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
 
 #include "policy/ledger/ledger.hpp"
 #include "tests/unit/policy/pool_folder.hpp"
@@ -287,6 +291,52 @@ TEST_F(ContestTest, ADroppedClaimBothersNobody) {
   b->drop_claim();
   EXPECT_EQ(a->duty().reclaim, Pages());
   EXPECT_EQ(a->duty().reuse, Pages::max());
+}
+
+// Whoever holds the lock may be stopped: nobody waits for that, and nothing is forgotten over it.
+TEST_F(ContestTest, AClaimThatCannotBeDroppedNowIsDroppedLater) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 20);
+  const std::function<void()> ways[] = {
+      [&] { b->reap(free_pages(0)); },
+      [&] { use(*b, 0); },
+      [&] { b->uncharge(Pages(0)); },
+  };
+  for (const auto& way : ways) {
+    EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+    ASSERT_GE(a->duty().reclaim, Pages(30));
+    {
+      const PoolFile holder(::open(file().c_str(), O_RDWR | O_CLOEXEC));
+      ASSERT_TRUE(holder.try_lock(LockKind::exclusive));
+      const Instant before = steady_clock().now();
+      b->drop_claim();
+      EXPECT_LT(steady_clock().now() - before, std::chrono::milliseconds(20));
+      way();
+      EXPECT_GE(a->duty().reclaim, Pages(30));
+    }
+    way();
+    EXPECT_EQ(a->duty().reclaim, Pages());
+    EXPECT_EQ(a->duty().reuse, Pages::max());
+  }
+}
+
+TEST_F(ContestTest, AClaimThatIsYetToBeDroppedTakesNoneWithIt) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(100)));
+  use(*a, 20);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(30)));
+  {
+    const PoolFile holder(::open(file().c_str(), O_RDWR | O_CLOEXEC));
+    ASSERT_TRUE(holder.try_lock(LockKind::exclusive));
+    b->drop_claim();
+  }
+  EXPECT_FALSE(b->charge(Pages(10), Pages(40)));
+  b->reap(free_pages(0));
+  use(*b, 0);
+  EXPECT_GE(a->duty().reclaim, Pages(40));
 }
 
 TEST_F(ContestTest, AClaimDiesWithItsMember) {
