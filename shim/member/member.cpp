@@ -13,6 +13,8 @@ namespace kvcached::member {
 
 namespace {
 
+constexpr std::uint64_t kFirstPidNamespace = 0xEFFFFFFC;  // fixed by the kernel
+
 thread_local Prepaid* t_prepaid = nullptr;
 
 }  // namespace
@@ -60,7 +62,9 @@ std::string unnamed_tenant() {
   const ssize_t size = readlink("/proc/self/exe", path, sizeof path);
   const std::string_view text(path, size > 0 ? static_cast<std::size_t>(size) : 0);
   const std::string_view program = text.substr(text.rfind('/') + 1);
-  return fmt::format("{}-{}", program.empty() ? "unknown" : program, getsid(0));
+  const std::string name = fmt::format("{}-{}", program.empty() ? "unknown" : program, getsid(0));
+  const std::uint64_t space = ledger::pid_namespace();
+  return space == kFirstPidNamespace ? name : fmt::format("{}-{}", name, space);
 }
 
 std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::GpuUuid& gpu,

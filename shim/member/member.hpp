@@ -73,7 +73,8 @@ class Prepaid {
 std::string program_name();
 
 // The tenant of an engine that was given no name: its program and its session, so that the
-// processes of one engine share a tenant and two engines do not.
+// processes of one engine share a tenant and two engines do not. Sessions are numbered anew in each
+// container, so there the kernel's number for that is added.
 std::string unnamed_tenant();
 
 }  // namespace kvcached::member
