@@ -36,7 +36,10 @@ constexpr Duration kOthersPatience = std::chrono::seconds(30);
 // So long an order to trim stands for engines that look only now and then.
 constexpr Duration kTrimPatience = std::chrono::seconds(5);
 
-std::mutex g_making;  // held by fork, so that a child finds it free
+// Held by fork, in this order, so that a child finds them free, and each membership of the parent
+// where it can let go of it.
+std::mutex g_making;
+std::mutex g_joining;
 std::atomic<Process*> g_process{nullptr};
 std::atomic<bool> g_passive{false};  // switched off, unusable, or the process exits
 
@@ -95,8 +98,14 @@ struct Process::State final : public member::Housekeeper {
 
 namespace {
 
-void before_fork() noexcept { g_making.lock(); }
-void after_fork_in_parent() noexcept { g_making.unlock(); }
+void before_fork() noexcept {
+  g_making.lock();
+  g_joining.lock();
+}
+void after_fork() noexcept {
+  g_joining.unlock();
+  g_making.unlock();
+}
 
 }  // namespace
 
@@ -145,13 +154,13 @@ Process* Process::make() noexcept {
       });
       // The child's threads, locks and CUDA state are the parent's and unusable: it forgets all of
       // it, and lets go of the parent's membership, whose life the open file would prolong.
-      pthread_atfork(&before_fork, &after_fork_in_parent, [] {
+      pthread_atfork(&before_fork, &after_fork, [] {
         if (Process* self = g_process.exchange(nullptr))
           for (Device& device : self->state_.devices)
             if (auto* member = device.member.load()) member->abandon();
         kvcached_watched.unclaimed.store(0);
         kvcached_watched.sync_memops.store(0);
-        g_making.unlock();
+        after_fork();
       });
     }
     g_process.store(process, std::memory_order_release);
@@ -183,8 +192,9 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
       driver::device_memory(id, total) != driver::Status::ok)
     return nullptr;  // no device, or not initialized yet: asked again at the next allocation
   d->tried = true;
-  auto made =
-      member::Member::join(settings, uuid, total, driver::free_memory(driver, id), steady_clock());
+  const auto free = driver::free_memory(driver, id);
+  std::unique_lock joining(g_joining);  // driver calls may fork
+  auto made = member::Member::join(settings, uuid, total, free, steady_clock());
   if (!made) return nullptr;
   d->scratch.reset(new (std::nothrow) cache::Scratch(driver, id));
   if (!d->scratch) return nullptr;
@@ -193,6 +203,7 @@ member::Member* Process::State::join(driver::DeviceId id) noexcept {
     if (!adapter.empty()) made->ledger().report_adapter(adapter, adapter_state);
   }
   d->member.store(made.release(), std::memory_order_release);
+  joining.unlock();
   bell.listen(d->member.load()->ledger());
   try {
     inform("joined the pool of {}: {} MiB", ledger::to_string(uuid),
