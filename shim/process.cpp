@@ -52,7 +52,8 @@ struct Device {
   std::atomic<member::Member*> member{nullptr};
   std::unique_ptr<cache::Scratch> scratch;
   member::Outline outline;  // when the agent last looked; it alone uses it
-  Instant trimmed_at{};     // the agent's
+  Instant trimmed_at{};     // the agent's, as the next
+  bool told_removed = false;
 };
 
 struct Process::State final : public member::Housekeeper {
@@ -263,6 +264,8 @@ bool Process::State::keep_house() noexcept {
     if (m == nullptr) continue;
     const driver::DeviceId id{static_cast<int>(i)};
     devices[i].scratch->tend();
+    if (m->ledger().removed() && !std::exchange(devices[i].told_removed, true))
+      warn("the pool's file was removed: engines that start now do not share with this one");
     busy = publish(id, *m).value_or(true) || busy;
     if (const auto free = driver::free_memory(driver, id))
       busy = static_cast<bool>(m->ledger().reap(*free)) || busy;

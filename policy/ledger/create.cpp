@@ -164,6 +164,14 @@ PoolFile try_open(int directory, const OpenRequest& request, Answer& answer) {
   return {};
 }
 
+Answer check_versions(int directory, const GpuUuid& gpu) {
+  const std::uint32_t other = other_version_in_use(directory, gpu);
+  if (other == 0) return {};
+  return {Refusal::version, "a pool of layout version " + std::to_string(other) +
+                                " is in use in it, this kvcached has " +
+                                std::to_string(layout::kVersion) + kOneVersion};
+}
+
 }  // namespace
 
 std::string distrust_default(const std::string& directory) {
@@ -209,14 +217,16 @@ PoolFile open_pool(const OpenRequest& request, Refusal& refusal, std::string& co
   std::string path = request.directory;
   PoolFile file;
   const PoolFile directory = open_directory(request, answer);
-  const std::uint32_t other = other_version_in_use(directory.descriptor(), request.gpu);
-  if (answer.refusal == Refusal::ok && other != 0) {
-    answer = {Refusal::version, "a pool of layout version " + std::to_string(other) +
-                                    " is in use in it, this kvcached has " +
-                                    std::to_string(layout::kVersion) + kOneVersion};
-  } else if (answer.refusal == Refusal::ok) {
-    path += "/" + file_name(request.gpu);
+  if (answer.refusal == Refusal::ok) answer = check_versions(directory.descriptor(), request.gpu);
+  if (answer.refusal == Refusal::ok) {
     file = try_open(directory.descriptor(), request, answer);
+    if (answer.refusal != Refusal::ok) {
+      path += "/" + file_name(request.gpu);
+    } else {
+      // Of two that begin at the same time, the one that was present later sees the other.
+      answer = check_versions(directory.descriptor(), request.gpu);
+      if (answer.refusal != Refusal::ok) file = {};
+    }
   }
   refusal = answer.refusal;
   if (refusal != Refusal::ok) complaint = "pool " + path + ": " + answer.why;

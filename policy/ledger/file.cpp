@@ -29,13 +29,17 @@ struct flock range(std::int64_t byte, short type) noexcept {
 
 PoolFile::PoolFile(PoolFile&& other) noexcept
     : descriptor_(std::exchange(other.descriptor_, -1)),
-      mapped_(std::exchange(other.mapped_, nullptr)) {}
+      mapped_(std::exchange(other.mapped_, nullptr)),
+      device_(other.device_),
+      inode_(other.inode_) {}
 
 PoolFile& PoolFile::operator=(PoolFile&& other) noexcept {
   if (this != &other) {
     close();
     descriptor_ = std::exchange(other.descriptor_, -1);
     mapped_ = std::exchange(other.mapped_, nullptr);
+    device_ = other.device_;
+    inode_ = other.inode_;
   }
   return *this;
 }
@@ -75,22 +79,38 @@ bool PoolFile::locked_elsewhere(std::int64_t byte) const noexcept {
 
 bool PoolFile::map(bool writable) noexcept {
   const int protection = writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  struct stat status {};
+  if (::fstat(descriptor_, &status) != 0) return false;
   void* address = ::mmap(nullptr, layout::kFileSize, protection, MAP_SHARED, descriptor_, 0);
   if (address == MAP_FAILED) return false;
   mapped_ = static_cast<layout::File*>(address);
+  device_ = status.st_dev;
+  inode_ = status.st_ino;
   return true;
 }
 
 bool PoolFile::intact() const noexcept {
   struct stat status {};
-  return mapped_ != nullptr && ::fstat(descriptor_, &status) == 0 &&
+  return mapped_ != nullptr && ::fstat(descriptor_, &status) == 0 && is_mapped(status) &&
          status.st_size >= static_cast<off_t>(layout::kFileSize);
 }
 
+bool PoolFile::removed() const noexcept {
+  struct stat status {};
+  return mapped_ != nullptr && ::fstat(descriptor_, &status) == 0 && is_mapped(status) &&
+         status.st_nlink == 0;
+}
+
+bool PoolFile::is_mapped(const struct stat& status) const noexcept {
+  return status.st_dev == device_ && status.st_ino == inode_;
+}
+
 void PoolFile::close() noexcept {
+  struct stat status {};
+  const bool ours = mapped_ == nullptr || (::fstat(descriptor_, &status) == 0 && is_mapped(status));
   if (mapped_ != nullptr) ::munmap(mapped_, layout::kFileSize);
   mapped_ = nullptr;
-  if (descriptor_ >= 0) ::close(descriptor_);
+  if (descriptor_ >= 0 && ours) ::close(descriptor_);
   descriptor_ = -1;
 }
 

@@ -1,6 +1,9 @@
 // The pool's file as this process holds it: descriptor, locks, mapping.
 #pragma once
 
+#include <sys/stat.h>
+#include <sys/types.h>
+
 #include <array>
 #include <cstdint>
 #include <string>
@@ -51,15 +54,23 @@ class PoolFile {
   bool locked_elsewhere(std::int64_t byte) const noexcept;
 
   bool map(bool writable) noexcept;
-  bool intact() const noexcept;  // mapped, and the file is still as long as the mapping
+  // Mapped, and the descriptor's file is still the one that is mapped, and as long: a host that
+  // closes descriptors which are not its own makes ours another file's.
+  bool intact() const noexcept;
+  bool removed() const noexcept;  // mapped, but without a name
   layout::File* mapped() const noexcept { return mapped_; }
 
-  // Drops mapping and descriptor. Safe in a forked child and in a signal handler.
+  // Drops mapping and descriptor, unless that is another file's by now. Safe in a forked child and
+  // in a signal handler.
   void close() noexcept;
 
  private:
+  bool is_mapped(const struct stat& status) const noexcept;
+
   int descriptor_ = -1;
   layout::File* mapped_ = nullptr;
+  dev_t device_ = 0;  // of what is mapped, as the next
+  ino_t inode_ = 0;
 };
 
 // The number the kernel gives each boot; zeros where it does not tell.

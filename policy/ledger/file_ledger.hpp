@@ -38,6 +38,7 @@ class FileLedger final : public Ledger {
   void wait(std::uint32_t seen, Duration most) const noexcept override;
   void wake() noexcept override;
   Pages pool() const noexcept override;
+  bool removed() const noexcept override;
   TenantLimits limits() const noexcept override;
   std::optional<Pages> reach() const noexcept override;
   Snapshot snapshot() const override;
@@ -97,8 +98,8 @@ class FileLedger final : public Ledger {
   // lock can be had when it shrinks.
   std::atomic<std::uint64_t> own_{0};
   std::atomic<std::uint32_t> trimmed_{0};
-  std::atomic<bool> abandoned_{false};
   std::atomic<bool> claim_ends_{false};  // with the next restate()
+  std::atomic<bool> abandoned_{false};
 };
 
 }  // namespace kvcached::ledger

@@ -98,6 +98,8 @@ class Ledger {
 
   // Both as the pool holds them now: users change them while engines run.
   virtual Pages pool() const noexcept = 0;
+  // The pool's file has lost its name: whoever opens the pool from now on makes another one.
+  virtual bool removed() const noexcept = 0;
   virtual TenantLimits limits() const noexcept = 0;  // of the own tenant
   // The most that the own tenant can ever hold as things are set: see reach in grant.hpp. None:
   // there is no pool that could say, which is not to be taken for nothing.

@@ -204,6 +204,8 @@ Pages FileLedger::pool() const noexcept {
   return size().now;
 }
 
+bool FileLedger::removed() const noexcept { return !abandoned_.load() && file_.removed(); }
+
 TenantLimits FileLedger::limits() const noexcept {
   if (!here()) return {};
   return limits_of(tenant(), size().now);

@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <string>
 #include <thread>
 
@@ -34,6 +36,26 @@ TEST_F(PoolFileTest, AChildForkedDuringTheJoinDoesNotHoldIt) {
   }
   EXPECT_EQ(forker.hear(), "holds 0");
   EXPECT_EQ(forker.hear(), "itself 1");
+}
+
+TEST_F(PoolFileTest, ItsRemovalIsSaidOnce) {
+  const Folder logs;
+  const std::string log = logs.path() + "/log";
+  const Tenant a("a", environment("KVCACHED_LOG_FILE", log));
+  const auto said = [&] {
+    std::ifstream stream(log);
+    const std::string text(std::istreambuf_iterator<char>(stream), {});
+    int count = 0;
+    for (std::size_t at = 0; (at = text.find("was removed", at)) != std::string::npos; ++at)
+      ++count;
+    return count;
+  };
+  EXPECT_EQ(said(), 0);
+  std::filesystem::remove(file());
+  EXPECT_TRUE(eventually([&] { return said() != 0; }));
+  EXPECT_EQ(a.number("acquire 1000 20000"), 1'000U) << "it goes on";
+  std::this_thread::sleep_for(std::chrono::milliseconds(1'500));
+  EXPECT_EQ(said(), 1);
 }
 
 }  // namespace

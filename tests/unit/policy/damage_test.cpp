@@ -148,6 +148,58 @@ TEST_F(DamageTest, APoolOfAnotherVersionInUse) {
   EXPECT_NE(open(), nullptr);
 }
 
+// Neither may go on where two versions look for each other and then both begin.
+TEST_F(DamageTest, APoolOfAnotherVersionThatBeginsMeanwhile) {
+  static PoolFile other;
+  open().reset();
+  static std::string name;
+  name = file();
+  name.back() = '2';
+  test_point_hook = [](const char* point) {
+    if (std::string_view(point) != "open.opened") return;
+    other = PoolFile(::open(name.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    EXPECT_TRUE(other.try_lock(layout::kPresenceByte, LockKind::shared));
+  };
+  EXPECT_EQ(refused(), Refusal::version);
+  test_point_hook = nullptr;
+  other = PoolFile();
+  const PoolFile ours(::open(file().c_str(), O_RDWR | O_CLOEXEC));
+  EXPECT_FALSE(ours.locked_elsewhere(layout::kPresenceByte)) << "it is let go of";
+  EXPECT_NE(open(), nullptr);
+}
+
+// A host that closes all descriptors, and opens some of its own.
+TEST_F(DamageTest, ADescriptorThatIsAnotherFilesByNow) {
+  auto a = member("a");
+  ASSERT_TRUE(a->charge(Pages(10)));
+  EXPECT_FALSE(a->removed());
+  int taken = -1;
+  for (int fd = 3; fd < 1024 && taken < 0; ++fd) {
+    std::error_code none;
+    if (std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(fd), none) == file())
+      taken = fd;
+  }
+  ASSERT_GE(taken, 0);
+  {
+    const PoolFile hosts(::open((root_ + "/big").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
+    ASSERT_EQ(::ftruncate(hosts.descriptor(), 10 << 20), 0);
+    ASSERT_EQ(::dup2(hosts.descriptor(), taken), taken);
+  }
+  EXPECT_FALSE(a->charge(Pages(1))) << "without the pool's lock";
+  EXPECT_FALSE(a->removed());
+  a.reset();
+  EXPECT_NE(::fcntl(taken, F_GETFD), -1) << "it is the host's";
+  ::close(taken);
+}
+
+TEST_F(DamageTest, AFileWithoutItsName) {
+  const auto a = member("a");
+  EXPECT_FALSE(a->removed());
+  std::filesystem::remove(file());
+  EXPECT_TRUE(a->removed());
+  EXPECT_TRUE(a->charge(Pages(1))) << "its members go on";
+}
+
 TEST_F(DamageTest, DamagedHeaderFields) {
   const std::vector<std::function<void(Header&)>> damages{
       [](Header& h) { h.magic = 1; },          [](Header& h) { h.header_size = 0; },
