@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <ctime>
 #include <limits>
 #include <memory>
 
@@ -18,6 +19,7 @@
 namespace kvcached::ledger {
 namespace {
 
+constexpr Duration kNoBell = std::chrono::milliseconds(10);
 constexpr int kJoinPatience = 1000;  // ms; an engine that starts can wait longer
 constexpr std::uint32_t kMostFitting = std::numeric_limits<std::uint32_t>::max() - 1;
 
@@ -115,7 +117,10 @@ std::uint32_t FileLedger::rung() const noexcept {
 }
 
 void FileLedger::wait(std::uint32_t seen, Duration most) const noexcept {
-  if (here()) wait_for_ring(file_.mapped()->slots[slot_].bell, seen, most);
+  if (here()) return wait_for_ring(file_.mapped()->slots[slot_].bell, seen, most);
+  // Nobody can ring, and whoever waits in a loop is not to spin.
+  const timespec sleep{0, static_cast<long>(std::clamp(most, Duration(), kNoBell).count())};
+  ::nanosleep(&sleep, nullptr);
 }
 
 void FileLedger::wake() noexcept {

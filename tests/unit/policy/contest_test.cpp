@@ -368,5 +368,13 @@ TEST_F(ContestTest, WaitEndsWithARing) {
   a->wait(a->rung(), std::chrono::milliseconds(1));
 }
 
+TEST_F(ContestTest, WaitWithoutABellIsNoSpin) {
+  const auto a = member("a");
+  ASSERT_EQ(::truncate(file().c_str(), 4096), 0);
+  const Instant before = steady_clock().now();
+  a->wait(a->rung(), std::chrono::hours(1));
+  EXPECT_GE(steady_clock().now() - before, std::chrono::milliseconds(5));
+}
+
 }  // namespace
 }  // namespace kvcached::ledger
