@@ -187,7 +187,7 @@ Result Buffer::back_pieces(std::size_t from, std::size_t to) noexcept {
   } catch (const std::bad_alloc&) {
     return Result::failed;
   }
-  if (!budget_.charge(missing)) return Result::shortage;
+  if (missing && !budget_.charge(missing)) return Result::shortage;
 
   Pages surplus = missing;
   Result result = Result::ok;

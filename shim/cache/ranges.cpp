@@ -122,7 +122,7 @@ Result Ranges::back(std::span<Extent> extents) noexcept {
     if (!of_extent) return Result::failed;  // it should have gone and has not: not zero
     missing += of_extent;
   }
-  if (!buffer_->budget().charge(missing)) {
+  if (missing && !buffer_->budget().charge(missing)) {
     ++short_grants_;
     return Result::shortage;
   }

@@ -20,6 +20,9 @@ TEST(BufferPart, BacksThePagesThatAreTouchedAndNoOthers) {
   EXPECT_EQ(buffer->back_part(kMiB * 7, kMiB * 6), Result::ok);  // pages 3 to 6
   EXPECT_EQ(buffer->held(), Pages(4));
   EXPECT_EQ(buffer->resident(kMiB * 6, kMiB * 8), kMiB * 8);
+  const std::uint64_t charges = world.budget.charges();
+  EXPECT_EQ(buffer->back_part(kMiB * 7, kMiB * 6), Result::ok);
+  EXPECT_EQ(world.budget.charges(), charges) << "nothing is to be charged";
   EXPECT_EQ(buffer->back_part({}, {}), Result::ok);
   EXPECT_EQ(buffer->back_part(kMiB * 62, kMiB), Result::ok);
   EXPECT_EQ(buffer->held(), Pages(4));

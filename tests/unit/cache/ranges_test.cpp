@@ -80,6 +80,13 @@ TEST_F(RangesTest, GrowBacksWholeExtentsOnce) {
   EXPECT_TRUE(world_.exact());
 }
 
+TEST_F(RangesTest, WhatIsThereNeedsNoWordOfThePool) {
+  ASSERT_EQ(ranges_->grow(kMiB * 20, kMiB), Result::ok);
+  const std::uint64_t charges = world_.budget.charges();
+  ASSERT_EQ(ranges_->grow(kMiB * 20, kMiB), Result::ok);
+  EXPECT_EQ(world_.budget.charges(), charges);
+}
+
 TEST_F(RangesTest, TheLastPageIsGrownAndShrunkToo) {
   ASSERT_EQ(ranges_->grow({}, kMiB * 1023), Result::ok);
   EXPECT_EQ(resident(), kMiB * 1023);
