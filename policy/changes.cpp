@@ -6,7 +6,6 @@
 namespace kvcached {
 namespace {
 
-constexpr std::size_t kShownWord = 64;
 constexpr std::uint64_t kMostMilliseconds = 3'600'000;
 
 struct Key {
@@ -17,18 +16,16 @@ struct Key {
 };
 
 constexpr std::array<Key, 3> kKeys{{
-    {"min", "a size; write e.g. min=8GiB or min=40%",
+    {"min", "0 or a size of at least 2MiB; write e.g. min=8GiB or min=40%",
      [](LimitChange& change, std::string_view value) {
-       change.min = parse_size(value);
+       change.min = parse_pages(value);
        return change.min.has_value();
      },
      [](const LimitChange& change) { return change.min.has_value(); }},
-    {"max", "a size above 0; write e.g. max=8GiB or max=40%",
+    {"max", "a size of at least 2MiB; write e.g. max=8GiB or max=40%",
      [](LimitChange& change, std::string_view value) {
-       const std::optional<Size> size = parse_size(value);
-       if (!size || (size->is_share ? size->share <= 0 : !size->bytes)) return false;
-       change.max = size;
-       return true;
+       change.max = parse_some_pages(value);
+       return change.max.has_value();
      },
      [](const LimitChange& change) { return change.max.has_value(); }},
     {"weight", "a weight; write a whole number from 1 to 10000",
@@ -41,11 +38,11 @@ constexpr std::array<Key, 3> kKeys{{
 
 }  // namespace
 
-std::string shown(std::string_view word) {
-  std::string text(word.substr(0, kShownWord));
+std::string shown(std::string_view word, std::size_t most) {
+  std::string text(word.substr(0, most));
   std::replace_if(
       text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
-  return word.size() > kShownWord ? text + "..." : text;
+  return word.size() > most ? text + "..." : text;
 }
 
 std::string parse_changes(std::span<const std::string> words, LimitChange& change) {

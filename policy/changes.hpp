@@ -1,6 +1,7 @@
 // What users change in a pool that is in use, and how they write it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -28,6 +29,7 @@ std::string parse_changes(std::span<const std::string> words, LimitChange& chang
 std::optional<Duration> parse_duration(std::string_view text);
 
 // A word of the user's, such that it fits into a line: cut, and without control characters.
-std::string shown(std::string_view word);
+inline constexpr std::size_t kShownWord = 64;
+std::string shown(std::string_view word, std::size_t most = kShownWord);
 
 }  // namespace kvcached

@@ -22,17 +22,9 @@ bool set_switch(bool& target, std::string_view text) {
   return true;
 }
 
-bool set_size(Size& target, std::string_view text) {
-  const std::optional<Size> size = parse_size(text);
+bool set_size(Size& target, const std::optional<Size>& size) {
   if (size) target = *size;
   return size.has_value();
-}
-
-bool set_positive_size(Size& target, std::string_view text) {
-  const std::optional<Size> size = parse_size(text);
-  if (!size || (size->is_share ? size->share <= 0 : !size->bytes)) return false;
-  target = *size;
-  return true;
 }
 
 bool set_name(std::string& target, std::string_view text) {
@@ -94,7 +86,7 @@ struct Entry {
   bool (*apply)(Settings&, std::string_view);
 };
 
-constexpr std::string_view kSizeAllowed = "not a size; write e.g. 8GiB or 40%";
+constexpr std::string_view kPagesAllowed = "not a size of at least 2MiB; write e.g. 8GiB or 40%";
 
 constexpr std::array kEntries{
     Entry{{"KVCACHED_DISABLE", "--disable", "0|1", "0", "1: pass every call through untouched"},
@@ -102,20 +94,20 @@ constexpr std::array kEntries{
           [](Settings& s, std::string_view v) { return set_switch(s.disabled, v); }},
     Entry{{"KVCACHED_POOL", "--pool", "SIZE|PERCENT", "90%",
            "most memory that all engines on a GPU share; the pool's first process decides"},
-          "not a size above 0; write e.g. 8GiB or 40%",
-          [](Settings& s, std::string_view v) { return set_positive_size(s.pool, v); }},
+          kPagesAllowed,
+          [](Settings& s, std::string_view v) { return set_size(s.pool, parse_some_pages(v)); }},
     Entry{{"KVCACHED_NAME", "--name", "NAME", "PROGRAM-SESSION",
            "who is charged; processes of one name share minimum and maximum"},
           "not a name; write 1 to 47 printable ASCII characters",
           [](Settings& s, std::string_view v) { return set_name(s.name, v); }},
     Entry{{"KVCACHED_MIN", "--min", "SIZE|PERCENT", "0",
            "memory of the pool that is kept for this engine, used or not"},
-          kSizeAllowed,
-          [](Settings& s, std::string_view v) { return set_size(s.min, v); }},
+          "not 0 or a size of at least 2MiB; write e.g. 8GiB or 40%",
+          [](Settings& s, std::string_view v) { return set_size(s.min, parse_pages(v)); }},
     Entry{{"KVCACHED_MAX", "--max", "SIZE|PERCENT", "100%",
            "memory of the pool that this engine never exceeds"},
-          "not a size above 0; write e.g. 8GiB or 40%",
-          [](Settings& s, std::string_view v) { return set_positive_size(s.max, v); }},
+          kPagesAllowed,
+          [](Settings& s, std::string_view v) { return set_size(s.max, parse_some_pages(v)); }},
     Entry{{"KVCACHED_WEIGHT", "--weight", "NUMBER", "100",
            "this engine's share when memory is short, relative to the others'"},
           "not a weight; write a whole number from 1 to 10000",
@@ -145,8 +137,8 @@ constexpr std::array kEntries{
           [](Settings& s, std::string_view v) { return set_warm(s.warm, v); }},
     Entry{{"KVCACHED_PREFIX_CACHE", "--prefix-cache", "SIZE|PERCENT", "5%",
            "most of a cache that cached prefixes keep backed while no request uses them"},
-          kSizeAllowed,
-          [](Settings& s, std::string_view v) { return set_size(s.prefix_cache, v); }},
+          "not a size; write e.g. 8GiB or 40%",
+          [](Settings& s, std::string_view v) { return set_size(s.prefix_cache, parse_size(v)); }},
     Entry{{"KVCACHED_DIR", "--dir", "DIRECTORY", "/dev/shm/kvcached-<uid>",
            "where the pool's account lies; engines that share a GPU must share it"},
           "not a directory; write an absolute path",
@@ -205,10 +197,13 @@ Settings read_settings(const std::function<const char*(const char*)>& get,
   if (certainly_above(settings.min, settings.max, settings.pool)) {
     // Above the default maximum, when KVCACHED_MAX is absent or was bad itself.
     const char* const max = get("KVCACHED_MAX");
-    const bool own_max = max != nullptr && parse_size(max).has_value();
+    const bool own_max = max != nullptr && parse_some_pages(max).has_value();
+    // A share and an amount were compared by way of the pool.
+    const bool by_pool = settings.min.is_share != settings.max.is_share;
     complaints.push_back("KVCACHED_MIN=" + shown(get("KVCACHED_MIN")) +
                          ": above the maximum; write at most KVCACHED_MAX, which is " +
-                         shown(own_max ? max : "100%"));
+                         shown(own_max ? max : "100%") +
+                         (by_pool ? " of KVCACHED_POOL=" + shown(get("KVCACHED_POOL")) : ""));
     settings.min = Settings{}.min;
   }
   return settings;

@@ -77,6 +77,10 @@ Settings read_settings(const std::function<const char*(const char*)>& get,
 
 // Parsers behind it, for flags and tests. None on bad input.
 std::optional<Size> parse_size(std::string_view text);
+// For what is counted in pages: also none for an amount below one, whose unit was forgotten. 0 is
+// an amount here, but none to parse_some_pages.
+std::optional<Size> parse_pages(std::string_view text);
+std::optional<Size> parse_some_pages(std::string_view text);
 std::optional<MatchRule> parse_match(std::string_view text);
 std::optional<std::uint32_t> parse_weight(std::string_view text);
 

@@ -92,6 +92,18 @@ std::optional<Size> parse_size(std::string_view text) {
   return Size{*bytes, 0, false};
 }
 
+std::optional<Size> parse_pages(std::string_view text) {
+  const std::optional<Size> size = parse_size(text);
+  const bool part = size && !size->is_share && size->bytes && size->bytes < kPageSize;
+  return part ? std::nullopt : size;
+}
+
+std::optional<Size> parse_some_pages(std::string_view text) {
+  const std::optional<Size> size = parse_pages(text);
+  const bool none = size && !size->bytes && size->share <= 0;
+  return none ? std::nullopt : size;
+}
+
 std::optional<std::uint32_t> parse_weight(std::string_view text) {
   const std::optional<Size> number = parse_size(text);
   if (text.empty() || text.find_first_not_of("0123456789") != std::string_view::npos || !number ||

@@ -147,10 +147,10 @@ int trim(const std::string& tenant, const ControlOptions& options) {
 }
 
 int limit(const std::string& text, const ControlOptions& options) {
-  const std::optional<Size> size = parse_size(text);
-  if (!size || (size->is_share ? size->share <= 0 : !size->bytes)) {
+  const std::optional<Size> size = parse_some_pages(text);
+  if (!size) {
     return complain(
-        fmt::format("limit: {}: not a size above 0; write e.g. 8GiB or 40%", shown(text)));
+        fmt::format("limit: {}: not a size of at least 2MiB; write e.g. 8GiB or 40%", shown(text)));
   }
   Place place;
   if (const int code = choose("limit", options, {}, place); code != 0) return code;

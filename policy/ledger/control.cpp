@@ -20,6 +20,13 @@ namespace {
 
 std::string mib(Pages pages) { return std::to_string(bytes_of(pages).value >> 20) + "MiB"; }
 
+// An amount as the user wrote it, not rounded to pages; a share by what it comes to.
+std::string written(const std::optional<Size>& size, Pages pages) {
+  if (!size || size->is_share) return pages ? mib(pages) : "less than a page";
+  const std::uint64_t bytes = size->bytes.value;
+  return bytes % (1 << 20) == 0 ? std::to_string(bytes >> 20) + "MiB" : std::to_string(bytes) + "B";
+}
+
 // One pool, open and locked from `open` to the end of its life.
 class Change {
  public:
@@ -100,18 +107,19 @@ std::string refuse(const Change& pool, std::uint32_t tenant, const TenantLimits&
   if (change.min && wanted.min > std::max(there.minus_clamped(others), before)) {
     const std::string lacks =
         there < size ? ", of which plain memory leaves " + mib(there) : std::string();
-    return name + ": min=" + mib(wanted.min) + " with the other minimums of " + mib(others) +
-           " exceeds the pool of " + mib(size) + lacks + "; write at most " +
+    return name + ": min=" + written(change.min, wanted.min) + " with the other minimums of " +
+           mib(others) + " exceeds the pool of " + mib(size) + lacks + "; write at most " +
            mib(there.minus_clamped(others));
   }
+  if (change.max && !wanted.max) return name + ": max: less than a page; write at least 2MiB";
   if (wanted.min > wanted.max) {
-    return name + ": min=" + mib(wanted.min) + " is above max=" + mib(wanted.max) +
+    return name + ": min=" + written(change.min, wanted.min) +
+           " is above max=" + written(change.max, wanted.max) +
            "; change both or write at most the maximum";
   }
-  if (change.max && !wanted.max) return name + ": max: less than a page; write at least 2MiB";
   const Pages least = std::min(pool.least(tenant), size);
   if (change.max && wanted.max < least) {
-    return name + ": max=" + mib(wanted.max) +
+    return name + ": max=" + written(change.max, wanted.max) +
            " is less than one longest request takes; write at "
            "least " +
            mib(least);
@@ -176,17 +184,18 @@ std::string change_pool(const std::string& directory, const GpuUuid& gpu, const 
   const Pages wanted = std::min(pages_down(size.of(bytes_of(total))), Pages(layout::kMaxPoolPages));
   const Pages most = total ? std::min(total, pool.books().most) : pool.books().most;
   if (!wanted || wanted > most) {
-    return "a pool of " + mib(wanted) + " is not possible; write from 2MiB to " + mib(most);
+    return "a pool of " + written(size, wanted) + " is not possible; write from 2MiB to " +
+           mib(most);
   }
   if (!pool.lived_in()) return "no process is in this pool; the first one will decide its size";
   const Pages promised = pool.books().promised();
   if (wanted < promised) {
-    return "a pool of " + mib(wanted) + " does not cover the minimums; write at least " +
+    return "a pool of " + written(size, wanted) + " does not cover the minimums; write at least " +
            mib(promised) + " or lower them first";
   }
   for (std::uint32_t i = 0; i < pool.books().tenants_end; ++i) {
     if (!pool.books().tenants[i].living || pool.least(i) <= wanted) continue;
-    return "a pool of " + mib(wanted) + " is less than one longest request of " +
+    return "a pool of " + written(size, wanted) + " is less than one longest request of " +
            name_of(pool.file().tenants[i]) + " takes; write at least " + mib(pool.least(i));
   }
   const Pages there = pool.books().there();

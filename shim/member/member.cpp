@@ -90,6 +90,9 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
     limits.min = pages_up(settings.min.of(pool_bytes));
     limits.max = std::max(pages_down(settings.max.of(pool_bytes)), limits.min);
     limits.weight = settings.weight;
+    if (!ledger->pool() || !limits.max)
+      warn("{}: comes to less than a page of 2 MiB; no memory can be elastic",
+           ledger->pool() ? "KVCACHED_MAX" : "KVCACHED_POOL");
     const std::string tenant = settings.name.empty() ? unnamed_tenant() : settings.name;
     const std::string program = program_name();
     if (!ledger->join({tenant, limits, program, gpu_free}, complaint)) {

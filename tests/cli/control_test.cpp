@@ -88,12 +88,17 @@ TEST_F(ControlVerbs, BadWords) {
   const auto member = join("chat");
   expect_line(run({"set"}), 2, "NAME is required");
   expect_line(run({"set", "chat"}), 2, "set: nothing to change; write min=SIZE");
-  expect_line(run({"set", "chat", "min=lots"}), 2, "set: min=lots: not a size");
+  expect_line(run({"set", "chat", "min=lots"}), 2, "set: min=lots: not 0 or a size");
   expect_line(run({"set", "chat", "maximum=1GiB"}), 2, "set: maximum=1GiB: not a change");
   expect_line(run({"trim"}), 2, "NAME is required");
   expect_line(run({"trim", "chat", "more"}), 2, "more");
   expect_line(run({"limit"}), 2, "SIZE is required");
-  expect_line(run({"limit", "0"}), 2, "limit: 0: not a size above 0; write e.g. 8GiB or 40%");
+  expect_line(run({"set", "chat", "max=1MiB"}), 2,
+              "set: max=1MiB: not a size of at least 2MiB; write e.g. max=8GiB or max=40%");
+  for (const std::string size : {"0", "40", "1MiB"}) {
+    expect_line(run({"limit", size}), 2,
+                "limit: " + size + ": not a size of at least 2MiB; write e.g. 8GiB or 40%");
+  }
   expect_line(kvcached({"trim", "chat", "--dir", pools(), "--wait", "long"}), 2,
               "--wait long: not a duration; write e.g. 2s, 500ms or 0");
   expect_line(run({"set", "chat", "weight=5", "--gpu", "GPU-7"}), 2,
@@ -107,6 +112,7 @@ TEST_F(ControlVerbs, Refusals) {
   expect_line(run({"trim", "else"}), 1, "trim: else: no tenant has that name");
   expect_line(run({"set", "chat", "min=3GiB"}), 1, "exceeds the pool of 2048MiB");
   expect_line(run({"limit", "5GiB"}), 1, "write from 2MiB to 4096MiB");
+  expect_line(run({"limit", "0.0001%"}), 1, "limit: a pool of less than a page is not possible");
 }
 
 TEST_F(ControlVerbs, TheGpuIsAskedForOnlyWhereItIsNotClear) {

@@ -113,6 +113,8 @@ TEST(Run, RefusesABadFlag) {
 
 TEST(Run, RefusesABadValue) {
   expect_refusal(kvcached({"run", "--pool", "banana", "--", "/bin/true"}), "banana");
+  expect_refusal(kvcached({"run", "--max", "8", "--", "/bin/true"}),
+                 "run: KVCACHED_MAX=8: not a size of at least 2MiB; write e.g. 8GiB or 40%");
 }
 
 TEST(Run, RefusesAMinimumAboveTheMaximum) {

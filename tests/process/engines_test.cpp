@@ -209,6 +209,15 @@ TEST_F(Engines, ABadPoolSizeIsOneLine) {
   expect_one_line(*engine, "KVCACHED_POOL=banana");
 }
 
+TEST_F(Engines, AShareOfLessThanAPageIsOneLine) {
+  for (const std::string variable : {"KVCACHED_POOL", "KVCACHED_MAX"}) {
+    auto engine = start("dwarf", environment(variable, "0.0001%"));
+    EXPECT_TRUE(eventually([&] { return !engine->errors().empty(); }));
+    EXPECT_NE(engine->errors().find(variable + ": comes to less than a page"), std::string::npos)
+        << engine->errors();
+  }
+}
+
 TEST_F(Engines, AMinimumThatThePoolCannotKeepIsOneLine) {
   auto first = start("first", environment("KVCACHED_MIN", "500MiB"), {"--step-ms", "20"});
   ASSERT_TRUE(eventually([&] { return first->figure("step", "step") >= 1; }));

@@ -33,10 +33,12 @@ TEST(Changes, BadOnesNameTheWordAndWhatIsAllowed) {
               std::string(word) + ": not a change; write min=SIZE, max=SIZE or weight=NUMBER");
   }
   EXPECT_EQ(parse({"min=banana"}, change),
-            "min=banana: not a size; write e.g. min=8GiB or min=40%");
-  EXPECT_EQ(parse({"max=0"}, change), "max=0: not a size above 0; write e.g. max=8GiB or max=40%");
-  EXPECT_EQ(parse({"max=0%"}, change),
-            "max=0%: not a size above 0; write e.g. max=8GiB or max=40%");
+            "min=banana: not 0 or a size of at least 2MiB; write e.g. min=8GiB or min=40%");
+  EXPECT_THAT(parse({"min=8"}, change), HasSubstr("min=8: not 0 or a size of at least 2MiB"));
+  for (const std::string size : {"0", "0%", "8"}) {
+    EXPECT_EQ(parse({"max=" + size}, change),
+              "max=" + size + ": not a size of at least 2MiB; write e.g. max=8GiB or max=40%");
+  }
   for (const char* weight : {"weight=0", "weight=10001", "weight=-1", "weight=1.5", "weight="}) {
     EXPECT_THAT(parse({weight}, change), HasSubstr("not a weight; write a whole number from 1"));
   }

@@ -140,6 +140,10 @@ TEST_F(ControlTest, AMaximumLeavesRoomForTheMinimumAndForOneRequest) {
   const auto a = member("a", 20);
   EXPECT_EQ(set_max("a", 10),
             "a: min=40MiB is above max=20MiB; change both or write at most the maximum");
+  EXPECT_EQ(change("a", {{}, Size{Bytes(5 << 20), 0, false}, {}}),
+            "a: min=40MiB is above max=5MiB; change both or write at most the maximum");
+  EXPECT_EQ(change("a", {{}, Size{Bytes(), 0.001, true}, {}}),
+            "a: max: less than a page; write at least 2MiB");
   EXPECT_THAT(change("a", {pages(5), pages(10), {}}), IsEmpty());
   use(*a, 0, 30);
   EXPECT_EQ(set_max("a", 29),

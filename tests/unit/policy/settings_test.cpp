@@ -102,6 +102,21 @@ TEST(ParseSizeTest, Refused) {
   }
 }
 
+TEST(ParseSizeTest, WhatIsCountedInPagesHasAtLeastOne) {
+  for (const char* text : {"1", "40", "1MiB", "2097151", "1.9MiB", "banana"}) {
+    EXPECT_FALSE(parse_pages(text)) << text;
+    EXPECT_FALSE(parse_some_pages(text)) << text;
+  }
+  for (const char* text : {"2MiB", "3MB", "40%", "0.1%"}) {
+    EXPECT_TRUE(parse_pages(text)) << text;
+    EXPECT_TRUE(parse_some_pages(text)) << text;
+  }
+  for (const char* text : {"0", "0%", "0GiB"}) {
+    EXPECT_TRUE(parse_pages(text)) << text;
+    EXPECT_FALSE(parse_some_pages(text)) << text;
+  }
+}
+
 TEST(SizeTest, OfTotal) {
   EXPECT_EQ((Size{Bytes(7), 0, false}.of(Bytes(100))), Bytes(7));
   EXPECT_EQ((Size{Bytes(), 0.4, true}.of(Bytes(1000))), Bytes(400));
@@ -259,17 +274,18 @@ TEST(SettingsTest, AllSet) {
 TEST(SettingsTest, BadValueNamesVariableValueAndWhatIsAllowed) {
   const Result result = read({{"KVCACHED_POOL", "banana"}});
   EXPECT_THAT(result.complaints,
-              ElementsAre("KVCACHED_POOL=banana: not a size above 0; write e.g. 8GiB or 40%"));
+              ElementsAre("KVCACHED_POOL=banana: not a size of at least 2MiB; write e.g. 8GiB or "
+                          "40%"));
   EXPECT_EQ(result.settings.pool.of(Bytes(1000)), Bytes(900));
 }
 
 TEST(SettingsTest, EveryVariableRefusesBadValuesAndKeepsItsDefault) {
   const std::map<std::string, std::vector<std::string>> bad{
       {"KVCACHED_DISABLE", {"", "2", "yes", "-1"}},
-      {"KVCACHED_POOL", {"", "0", "0%", "-1", "101%"}},
+      {"KVCACHED_POOL", {"", "0", "0%", "-1", "101%", "40"}},
       {"KVCACHED_NAME", {"", std::string(48, 'x'), "a\nb", "\xc3\xa4"}},
-      {"KVCACHED_MIN", {"", "-1", "nan", "1GiBx"}},
-      {"KVCACHED_MAX", {"", "0", "0%", "200%"}},
+      {"KVCACHED_MIN", {"", "-1", "nan", "1GiBx", "8"}},
+      {"KVCACHED_MAX", {"", "0", "0%", "200%", "8"}},
       {"KVCACHED_WEIGHT", {"", "0", "-1", "10001", "1.5", "10%", "1KiB", "4294967297"}},
       {"KVCACHED_MATCH", {"", "all", "size>=50%"}},
       {"KVCACHED_HINTS", {"", "arg", "args,args", "1"}},
@@ -334,13 +350,15 @@ TEST(SettingsTest, MinimumAndMaximumOfDifferentKinds) {
   EXPECT_THAT(read({{"KVCACHED_MIN", "8GiB"}, {"KVCACHED_MAX", "50%"}}).complaints, IsEmpty());
   const Result known =
       read({{"KVCACHED_MIN", "8GiB"}, {"KVCACHED_MAX", "50%"}, {"KVCACHED_POOL", "10GiB"}});
-  EXPECT_EQ(known.complaints.size(), 1U);
+  EXPECT_THAT(known.complaints,
+              ElementsAre("KVCACHED_MIN=8GiB: above the maximum; write at most KVCACHED_MAX, which "
+                          "is 50% of KVCACHED_POOL=10GiB"));
   EXPECT_FALSE(known.settings.min.bytes);
   // A bad maximum counts as its default, and is not quoted as if it were one.
   const Result bad =
       read({{"KVCACHED_MIN", "8GiB"}, {"KVCACHED_MAX", "much"}, {"KVCACHED_POOL", "4GiB"}});
   ASSERT_EQ(bad.complaints.size(), 2U);
-  EXPECT_THAT(bad.complaints[1], HasSubstr("which is 100%"));
+  EXPECT_THAT(bad.complaints[1], HasSubstr("which is 100% of KVCACHED_POOL=4GiB"));
 }
 
 TEST(SettingsTest, TableHasAllThatHelpShows) {
