@@ -74,6 +74,10 @@ Snapshot complete(const layout::File& file, const Numbers& numbers) {
     }
     result.members.push_back(std::move(member));
   }
+  if (std::none_of(result.members.begin(), result.members.end(),
+                   [](const MemberState& member) { return member.alive; })) {
+    result.gpu_free.reset();
+  }
   return result;
 }
 

@@ -122,7 +122,8 @@ struct Snapshot {
   Pages shortfall;    // of the pool: not there, because of plain memory and what is outside
   Pages free;         // pool - shortfall - charged - limbo; 0 while it holds more than that
   Pages unconfirmed;  // left limbo after 5 s, not seen free; the sum since the pool was made
-  // The whole GPU; none: no member has said. Its free memory is as the driver last told one.
+  // The whole GPU; none: no member has said. Its free memory is as the driver last told a member;
+  // none once nobody lives to be told.
   std::optional<Pages> gpu_total;
   std::optional<Pages> gpu_free;
   std::vector<TenantState> tenants;

@@ -210,6 +210,17 @@ TEST_F(Stat, TheWholeGpuIsExplained) {
                                     "free 3.1 GiB"));
 }
 
+// Nobody hears any more what of the GPU is free.
+TEST_F(Stat, TheGpuIsLeftOpenOnceNobodyLives) {
+  auto member = chat();
+  member->reap(bytes_of(Pages(1600)));
+  member.reset();
+  EXPECT_THAT(stat().out, testing::Not(HasSubstr("unexplained")));
+  const auto pool = nlohmann::json::parse(stat({"--json"}).out).at("pools").at(0);
+  EXPECT_TRUE(pool.at("gpu_free_bytes").is_null());
+  EXPECT_TRUE(pool.at("unexplained_bytes").is_null());
+}
+
 TEST_F(Stat, WaitsAndReclaimsOfATenant) {
   const auto a = join("a", {});
   const auto b = join("b", {});
