@@ -59,8 +59,10 @@ std::optional<Snapshot> wait_until(const ControlOptions& options, const Place& p
   }
 }
 
-// Why no less is charged, as far as the members have said.
-std::string what_stays(const Snapshot& pool, const std::string& tenant) {
+// Why no less is charged, as far as the members have said; and which of them have not answered an
+// order to trim, if there was one.
+std::string what_stays(const Snapshot& pool, const std::string& tenant,
+                       std::optional<std::uint32_t> order = {}) {
   Pages used;
   Pages fragmented;
   Pages warm;
@@ -69,13 +71,17 @@ std::string what_stays(const Snapshot& pool, const std::string& tenant) {
   std::string firm;
   const Instant now = steady_clock().now();
   for (const MemberState& member : pool.members) {
-    if (!member.alive || (!tenant.empty() && member.tenant != tenant) || !member.charged) continue;
+    if (!member.alive || (!tenant.empty() && member.tenant != tenant)) continue;
+    const bool quiet = now - member.heard > kSilence;
+    if ((quiet && member.charged) || (order && member.trimmed != *order)) {
+      silent += fmt::format("; process {} {}", show_process(member),
+                            quiet ? "is silent" : "has not answered");
+    }
+    if (!member.charged) continue;
     used += member.figures.used;
     fragmented += member.figures.fragmented;
     warm += member.figures.warm;
     want += member.figures.want;
-    if (now - member.heard > kSilence)
-      silent = fmt::format("; process {} is silent", show_process(member));
     if (!member.figures.stripe) {
       firm = fmt::format("; process {} has memory that is backed as a whole", show_process(member));
     }
@@ -83,7 +89,7 @@ std::string what_stays(const Snapshot& pool, const std::string& tenant) {
   const char* const why = want ? "kept for requests that wait" : "not given back yet";
   const std::string idle = warm ? fmt::format(", {} {}", show_size(warm), why) : "";
   return fmt::format("in use {}, fragmented {}{}{}{}", show_size(used), show_size(fragmented), idle,
-                     silent, firm);
+                     firm, silent);
 }
 
 std::string from_to(Pages before, Pages after) {
@@ -142,7 +148,7 @@ int trim(const std::string& tenant, const ControlOptions& options) {
   const TenantState* const now = pool ? find(*pool, tenant) : nullptr;
   if (now == nullptr) return refuse("trim", clean(tenant) + " has left the pool");
   fmt::print("{}: {}; {}\n", clean(tenant), from_to(charged_before, now->charged),
-             what_stays(*pool, tenant));
+             what_stays(*pool, tenant, order));
   return 0;
 }
 

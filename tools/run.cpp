@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -14,7 +15,9 @@
 #include <system_error>
 #include <vector>
 
+#include "policy/changes.hpp"
 #include "policy/settings.hpp"
+#include "policy/small_file.hpp"
 #include "tools/verbs.hpp"
 
 namespace kvcached::tools {
@@ -49,20 +52,19 @@ Parsed parse(const std::vector<std::string>& arguments) {
     const std::string flag = at->substr(0, equals);
     const SettingInfo* info = find_flag(flag);
     if (info == nullptr) {
-      parsed.complaint = fmt::format("run: no flag is named {}; try: kvcached help settings", flag);
+      parsed.complaint =
+          fmt::format("run: no flag is named {}; try: kvcached help settings", shown(flag));
       return parsed;
     }
-    std::string value = "1";
+    std::string& value = parsed.variables[std::string(info->variable)];
     if (equals != std::string::npos) {
       value = at->substr(equals + 1);
-    } else if (!info->value.empty()) {
-      if (++at == arguments.end()) {
-        parsed.complaint = fmt::format("run: {} needs a value: {} {}", flag, flag, info->value);
-        return parsed;
-      }
+    } else if (++at == arguments.end() || *at == "--") {
+      parsed.complaint = fmt::format("run: {} needs a value: {} {}", flag, flag, info->value);
+      return parsed;
+    } else {
       value = *at;
     }
-    parsed.variables[std::string(info->variable)] = value;
   }
   parsed.command.assign(at, arguments.end());
   if (parsed.command.empty()) {
@@ -93,6 +95,12 @@ std::optional<std::string> find_library() {
   return std::nullopt;
 }
 
+// The loader passes over what it cannot load, and the command would run as stock.
+bool can_be_loaded(const std::string& library) {
+  std::array<char, 4> magic{};
+  return fs::is_regular_file(library) && read_small(library.c_str(), magic) == "\177ELF";
+}
+
 // What other libraries are preloaded stays, behind ours.
 std::string preload_list(const std::string& library) {
   const char* before = std::getenv("LD_PRELOAD");
@@ -115,6 +123,10 @@ int run(const std::vector<std::string>& arguments) {
     return complain(fmt::format(
         "run: {}: LD_PRELOAD cannot name a path with a space or colon; install elsewhere",
         *library));
+  }
+  if (!can_be_loaded(*library)) {
+    return complain(
+        fmt::format("run: {}: not a library that can be loaded; install it again", *library));
   }
   for (const auto& [name, value] : parsed.variables) {
     setenv(name.c_str(), value.c_str(), 1);

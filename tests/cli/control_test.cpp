@@ -115,6 +115,15 @@ TEST_F(ControlVerbs, Refusals) {
   expect_line(run({"limit", "0.0001%"}), 1, "limit: a pool of less than a page is not possible");
 }
 
+TEST_F(ControlVerbs, TrimNamesWhoDidNotAnswer) {
+  const auto member = join("chat");
+  const std::string line = "; process " + std::to_string(getpid()) + " has not answered\n";
+  EXPECT_THAT(run({"trim", "chat"}).out, testing::EndsWith(line));
+  // The next order is its second.
+  member->trimmed(2);
+  EXPECT_THAT(run({"trim", "chat"}).out, Not(HasSubstr("answered")));
+}
+
 TEST_F(ControlVerbs, TheGpuIsAskedForOnlyWhereItIsNotClear) {
   const auto a = join("a");
   const auto b = join("b", kOther);

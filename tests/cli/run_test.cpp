@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "policy/settings.hpp"
 #include "tests/cli/command.hpp"
@@ -107,6 +108,23 @@ TEST(Run, RefusesAPathThatThePreloadCannotName) {
   expect_refusal(run_program(folder / "a b/kvcached", {"run", "--", "/bin/true"}), "space");
 }
 
+// Passed over by the loader, it would leave the command without the library.
+TEST(Run, RefusesALibraryThatCannotBeLoaded) {
+  const Folder folder;
+  std::filesystem::copy(build_directory() + "/kvcached", folder / "kvcached");
+  const auto refused = [&] {
+    expect_refusal(run_program(folder / "kvcached", {"run", "--", "/bin/true"}),
+                   "libkvcached.so: not a library that can be loaded; install it again");
+  };
+  std::filesystem::create_directory(folder / "libkvcached.so");
+  refused();
+  std::filesystem::remove(folder / "libkvcached.so");
+  for (const char* text : {"", "no library"}) {
+    write_file(folder / "libkvcached.so", text);
+    refused();
+  }
+}
+
 TEST(Run, RefusesABadFlag) {
   expect_refusal(kvcached({"run", "--banana", "1", "--", "/bin/true"}), "--banana");
 }
@@ -124,6 +142,7 @@ TEST(Run, RefusesAMinimumAboveTheMaximum) {
 
 TEST(Run, RefusesAFlagWithoutItsValue) {
   expect_refusal(kvcached({"run", "--pool"}), "--pool needs a value");
+  expect_refusal(kvcached({"run", "--name", "--", "/bin/true"}), "--name needs a value");
 }
 
 TEST(Run, RefusesToRunNothing) {

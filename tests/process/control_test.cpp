@@ -135,6 +135,7 @@ TEST_F(Control, TrimGivesBackWhatIsIdleOnce) {
     EXPECT_EQ(answer.status, 0);
     EXPECT_THAT(answer.text,
                 HasSubstr("a: charged " + std::to_string(before) + " MiB before, 0 now"));
+    EXPECT_THAT(answer.text, Not(HasSubstr("answered")));
     EXPECT_EQ(charged_mib(), 0U);
   };
   EXPECT_TRUE(at_once([&] { hoard(a); }, trim)) << "nobody woke it";
