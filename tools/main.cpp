@@ -4,7 +4,9 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <string>
@@ -16,33 +18,65 @@
 
 namespace kvcached::tools {
 
-int complain(std::string_view line) {
-  std::string text(line.substr(0, line.find_last_not_of('\n') + 1));
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  fmt::print(stderr, "kvcached: {}\n", text);
+int complain(std::string_view line) noexcept {
+  try {
+    std::string text = "kvcached: ";
+    text.append(line.substr(0, line.find_last_not_of('\n') + 1));
+    for (char& c : text) {
+      if (c == '\n') c = ' ';
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = '?';
+    }
+    text += '\n';
+    std::fputs(text.c_str(), stderr);
+  } catch (...) {
+    std::fputs("kvcached: out of memory\n", stderr);
+  }
   return kBadUse;
+}
+
+int flush(int code) {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return code;
+  complain(fmt::format("standard output: {}", std::strerror(errno)));
+  std::clearerr(stdout);
+  return kRefused;
 }
 
 namespace {
 
-constexpr std::string_view kUsage =
-    "kvcached: lets the engines on one GPU share the memory of their KV caches\n"
-    "\n"
-    "  kvcached run [flags] -- command…   start a program with its KV cache elastic\n"
-    "  kvcached stat [--json] [--gpu G]   the pools, who is charged what, who wants what\n"
-    "      [--watch [SECONDS]]            the same again and again\n"
-    "      [--history]                    their last ten minutes\n"
-    "  kvcached set NAME min=SIZE max=SIZE weight=N\n"
-    "                                     changes limits of a tenant, at once\n"
-    "  kvcached trim NAME                 a tenant gives back all it holds idle, now\n"
-    "  kvcached limit SIZE                the pool's size, as 40GiB or as a share of the GPU\n"
-    "      these three: [--gpu GPU] where there are several pools, as stat names them;\n"
-    "      [--wait 2s] for the members to do it; [--dir D]\n"
-    "  kvcached help [settings]           this text; every flag of run and its variable\n"
-    "  kvcached version\n";
+constexpr std::size_t kShownError = 200;
 
-int print_usage() {
-  fmt::print("{}", kUsage);
+struct Usage {
+  std::string_view verbs;
+  std::string_view text;
+};
+constexpr std::array<Usage, 8> kUsage{{
+    {"run", "  kvcached run [flags] -- command…   start a program with its KV cache elastic\n"},
+    {"stat",
+     "  kvcached stat [--json] [--gpu G]   the pools, who is charged what, who wants what\n"
+     "      [--watch [SECONDS]]            the same again and again\n"
+     "      [--history]                    their last ten minutes\n"
+     "      [--dir D]                      those of another directory\n"},
+    {"set",
+     "  kvcached set NAME min=SIZE max=SIZE weight=N\n"
+     "                                     changes limits of a tenant, at once\n"},
+    {"trim", "  kvcached trim NAME                 a tenant gives back all it holds idle, now\n"},
+    {"limit",
+     "  kvcached limit SIZE                the pool's size, as 40GiB or as a share of the GPU\n"},
+    {"set trim limit",
+     "      set, trim and limit: [--gpu GPU] where there are several pools, as stat names them;\n"
+     "      [--wait 2s] for the members to do it; [--dir D]\n"},
+    {"help",
+     "  kvcached help [VERB|settings]      this text; every flag of run and its variable\n"},
+    {"version", "  kvcached version\n"},
+}};
+
+// Of all verbs where none is named.
+int print_usage(std::string_view verb) {
+  if (verb == "run" || verb == "settings") return help_settings();
+  fmt::print("kvcached: lets the engines on one GPU share the memory of their KV caches\n\n");
+  for (const Usage& usage : kUsage) {
+    if (usage.verbs.find(verb) != std::string_view::npos) fmt::print("{}", usage.text);
+  }
   return 0;
 }
 
@@ -93,7 +127,9 @@ int dispatch(int argc, char** argv) {
   std::string topic;
   CLI::App* help_verb = app.add_subcommand("help");
   help_verb->set_help_flag();
-  help_verb->add_option("topic", topic)->check(CLI::IsMember({"settings"}));
+  help_verb->add_option("topic", topic)
+      ->check(
+          CLI::IsMember({"settings", "run", "stat", "set", "trim", "limit", "help", "version"}));
 
   CLI::App* version_verb = app.add_subcommand("version");
   version_verb->set_help_flag();
@@ -101,7 +137,7 @@ int dispatch(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return complain(fmt::format("{}; try: kvcached help", error.what()));
+    return complain(fmt::format("{}; try: kvcached help", shown(error.what(), kShownError)));
   }
   if (*stat_verb) {
     if (*watch) stat_options.every = every.empty() ? std::chrono::seconds(1) : seconds(every);
@@ -124,7 +160,7 @@ int dispatch(int argc, char** argv) {
   if (*trim_verb) return trim(tenant, control);
   if (*limit_verb) return limit(size, control);
   if (*version_verb) return version();
-  return topic == "settings" ? help_settings() : print_usage();
+  return print_usage(topic);
 }
 
 int main_of(int argc, char** argv) {
@@ -134,16 +170,17 @@ int main_of(int argc, char** argv) {
         "no verb given: run, stat, set, trim, limit, help or version; try: kvcached help");
   }
   const std::string& verb = arguments.front();
-  const bool asks_help = arguments.size() > 1 && arguments[1] == "--help";
-  if (verb == "--help" || verb == "-h" || (verb != "run" && asks_help)) return print_usage();
+  const auto asks_help = [](const std::string& word) { return word == "--help" || word == "-h"; };
+  if (asks_help(verb)) return print_usage({});
   if (verb == "--version") return version();
-  if (verb == "run")
-    return asks_help ? help_settings() : run({arguments.begin() + 1, arguments.end()});
-  constexpr std::array<std::string_view, 6> others{"stat",  "set",  "trim",
-                                                   "limit", "help", "version"};
-  if (std::find(others.begin(), others.end(), verb) == others.end()) {
-    return complain(fmt::format("no verb is named {}; try: kvcached help", verb));
+  if (std::none_of(kUsage.begin(), kUsage.end(),
+                   [&](const Usage& usage) { return usage.verbs == verb; })) {
+    return complain(fmt::format("no verb is named {}; try: kvcached help", shown(verb)));
   }
+  // Behind the first word of `run` a flag may be the command's.
+  const auto end = verb == "run" && arguments.size() > 1 ? arguments.begin() + 2 : arguments.end();
+  if (std::any_of(arguments.begin() + 1, end, asks_help)) return print_usage(verb);
+  if (verb == "run") return run({arguments.begin() + 1, arguments.end()});
   return dispatch(argc, argv);
 }
 
@@ -151,9 +188,13 @@ int main_of(int argc, char** argv) {
 }  // namespace kvcached::tools
 
 int main(int argc, char** argv) {
+  using namespace kvcached::tools;
+  int code = kRefused;
   try {
-    return kvcached::tools::main_of(argc, argv);
+    code = main_of(argc, argv);
   } catch (const std::exception& error) {
-    return kvcached::tools::complain(error.what());
+    complain(error.what());
+    std::clearerr(stdout);  // if it was that, it is said
   }
+  return flush(code);
 }

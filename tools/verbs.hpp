@@ -1,5 +1,5 @@
-// The verbs of the command. Each returns the exit code: 0, or 2 with one line on standard error; 1
-// where what was asked for was understood and refused.
+// The verbs of the command. Each returns the exit code: 0, or with one line on standard error 2 for
+// bad use, and 1 where what was asked for was understood and could not be done.
 #pragma once
 
 #include <optional>
@@ -43,7 +43,10 @@ int limit(const std::string& size, const ControlOptions& options);
 int help_settings();
 int version();
 
-// Prints "kvcached: …" as one line on standard error and returns kBadUse.
-int complain(std::string_view line);
+// Prints "kvcached: …" as one line on standard error, if it can, and returns kBadUse.
+int complain(std::string_view line) noexcept;
+
+// Writes out what was printed. `code`, or kRefused after a complaint where it cannot be written.
+int flush(int code);
 
 }  // namespace kvcached::tools

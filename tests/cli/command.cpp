@@ -71,6 +71,11 @@ Outcome kvcached(const std::vector<std::string>& arguments, const Variables& var
   return run_program(build_directory() + "/kvcached", arguments, variables);
 }
 
+Outcome in_shell(const std::string& script, Variables variables) {
+  variables["kvcached"] = build_directory() + "/kvcached";
+  return run_program("/bin/sh", {"-c", script}, variables);
+}
+
 void expect_line(const Outcome& outcome, int status, const std::string& part) {
   EXPECT_EQ(outcome.status, status) << outcome.err;
   EXPECT_THAT(outcome.out, testing::IsEmpty());

@@ -27,6 +27,9 @@ Outcome run_program(const std::string& program, const std::vector<std::string>& 
 // The same for the command under test.
 Outcome kvcached(const std::vector<std::string>& arguments, const Variables& variables = {});
 
+// The same by a shell, as "$kvcached" in its script.
+Outcome in_shell(const std::string& script, Variables variables = {});
+
 // It ended with this status and said one line, on standard error, that has `part` in it.
 void expect_line(const Outcome& outcome, int status, const std::string& part);
 

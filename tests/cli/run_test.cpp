@@ -171,6 +171,30 @@ TEST(Verbs, AnUnknownOneIsRefused) {
   expect_refusal(kvcached({"help", "banana"}), "banana");
 }
 
+TEST(Verbs, WhatIsUnknownCannotReachTheTerminalRaw) {
+  const std::string word = "\033[2J" + std::string(20'000, 'x');
+  for (const std::vector<std::string>& words : std::vector<std::vector<std::string>>{
+           {word}, {"stat", "--" + word}, {"run", "--" + word}, {"help", word}}) {
+    const Outcome outcome = kvcached(words);
+    expect_refusal(outcome, "?[2Jxxx");
+    EXPECT_EQ(outcome.err.find('\033'), std::string::npos);
+    EXPECT_LT(outcome.err.size(), 300U);
+  }
+}
+
+TEST(Verbs, EachHasItsHelp) {
+  const std::string stat = kvcached({"help", "stat"}).out;
+  EXPECT_THAT(stat, HasSubstr("kvcached stat [--json]"));
+  EXPECT_THAT(stat, HasSubstr("--dir D"));
+  EXPECT_THAT(stat, Not(HasSubstr("kvcached set")));
+  EXPECT_EQ(kvcached({"stat", "-h"}).out, stat);
+  EXPECT_EQ(kvcached({"stat", "--json", "--help"}).out, stat);
+  EXPECT_THAT(kvcached({"trim", "-h"}).out, HasSubstr("--wait"));
+  const std::string settings = kvcached({"help", "settings"}).out;
+  EXPECT_EQ(kvcached({"run", "-h"}).out, settings);
+  EXPECT_EQ(kvcached({"help", "run"}).out, settings);
+}
+
 TEST(Verbs, HelpListsEveryVerbAndSetting) {
   const Outcome help = kvcached({"help"});
   EXPECT_EQ(help.status, 0);
