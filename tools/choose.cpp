@@ -32,14 +32,22 @@ std::string names(const std::vector<Snapshot>& pools) {
 
 }  // namespace
 
-std::string find_directory(const std::string& given, std::string& directory) {
-  directory = given;
-  if (!given.empty()) return {};
-  std::vector<std::string> ignored;
-  const Settings settings =
-      read_settings([](const char* name) { return std::getenv(name); }, ignored);
+int find_directory(std::string_view verb, const std::optional<std::string>& given,
+                   std::string& directory) {
+  std::vector<std::string> complaints;
+  const Settings settings = read_settings(
+      [&](const char* name) -> const char* {
+        if (std::string_view(name) != "KVCACHED_DIR") return nullptr;
+        return given ? given->c_str() : std::getenv(name);
+      },
+      complaints);
+  if (!complaints.empty()) return complain(fmt::format("{}: {}", verb, complaints.front()));
   directory = settings.directory;
-  return settings.directory_named ? "" : ledger::distrust_default(directory);
+  if (settings.directory_named) return 0;
+  const std::string why = ledger::distrust_default(directory);
+  if (why.empty()) return 0;
+  complain(fmt::format("{}: {}", verb, why));
+  return kRefused;
 }
 
 bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu) {
@@ -53,9 +61,8 @@ bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu) {
 
 int choose(std::string_view verb, const ControlOptions& options, const std::string& tenant,
            Place& place) {
-  if (const std::string why = find_directory(options.directory, place.directory); !why.empty()) {
-    complain(fmt::format("{}: {}", verb, why));
-    return kRefused;
+  if (const int code = find_directory(verb, options.directory, place.directory); code != 0) {
+    return code;
   }
   std::vector<std::string> complaints;
   const std::vector<Snapshot> all = ledger::read_pools(place.directory, complaints);

@@ -1,6 +1,7 @@
 // Which pool a verb means.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -16,9 +17,10 @@ struct Place {
   ledger::Snapshot pool;
 };
 
-// The directory of the pools: as given, else as the settings say. Not empty: why that one is not to
-// be used.
-std::string find_directory(const std::string& given, std::string& directory);
+// The directory of the pools: as given, else as the settings say. 0, or an exit code after a
+// complaint: neither a bad one nor another user's may be taken for the default.
+int find_directory(std::string_view verb, const std::optional<std::string>& given,
+                   std::string& directory);
 
 // Whether a GPU's name as `stat` shows it begins with `text`, whatever the case.
 bool names_gpu(std::string_view text, const ledger::GpuUuid& gpu);

@@ -17,6 +17,7 @@ std::string table_of(const ledger::Snapshot& pool);
 std::string curves_of(const ledger::History& history, std::int64_t now);
 
 std::string json_of(const std::vector<ledger::Snapshot>& pools, bool on_one_line);
-std::string json_of(const std::vector<ledger::History>& histories, std::int64_t now);
+std::string json_of(const std::vector<ledger::History>& histories, std::int64_t now,
+                    bool on_one_line);
 
 }  // namespace kvcached::tools

@@ -3,11 +3,11 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cstdio>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "policy/changes.hpp"
 #include "policy/clock.hpp"
 #include "policy/ledger/ledger.hpp"
 #include "tools/choose.hpp"
@@ -20,22 +20,37 @@ namespace {
 using ledger::History;
 using ledger::Snapshot;
 
+// `complaints`: why something is not shown. `leftovers` are only told of.
 struct Look {
   std::string text;
   std::vector<std::string> complaints;
+  std::vector<std::string> leftovers;
+  int code = 0;  // what the complaints come to
 };
 
 std::int64_t second_of(Instant now) {
   return std::chrono::floor<std::chrono::seconds>(now.time_since_epoch()).count();
 }
 
+// Leaves the pools that are meant.
+template <class Pool>
+void keep_meant(const StatOptions& options, std::vector<Pool>& pools, Look& look) {
+  if (!look.complaints.empty() || pools.empty()) look.code = kRefused;
+  const bool any = !pools.empty();
+  std::erase_if(pools, [&](const Pool& one) { return !names_gpu(options.gpu, one.gpu); });
+  if (!any || !pools.empty()) return;
+  look.complaints.push_back("stat: no pool is of GPU " + shown(options.gpu));
+  look.code = kBadUse;
+}
+
 Look look_at_history(const StatOptions& options, const std::string& directory) {
   Look look;
   const Instant now = steady_clock().now();
-  std::vector<History> histories = ledger::read_histories(directory, now, look.complaints);
-  std::erase_if(histories, [&](const History& one) { return !names_gpu(options.gpu, one.gpu); });
-  if (options.json && !histories.empty()) {
-    look.text = json_of(histories, second_of(now));
+  std::vector<History> histories =
+      ledger::read_histories(directory, now, look.complaints, &look.leftovers);
+  keep_meant(options, histories, look);
+  if (options.json) {
+    look.text = json_of(histories, second_of(now), options.every.has_value());
     return look;
   }
   for (const History& history : histories) {
@@ -47,12 +62,10 @@ Look look_at_history(const StatOptions& options, const std::string& directory) {
 Look look(const StatOptions& options, const std::string& directory) {
   if (options.history) return look_at_history(options, directory);
   Look look;
-  std::vector<Snapshot> pools = ledger::read_pools(directory, look.complaints);
-  const bool any = !pools.empty();
-  std::erase_if(pools, [&](const Snapshot& one) { return !names_gpu(options.gpu, one.gpu); });
-  if (any && pools.empty()) look.complaints.push_back("stat: no pool is of GPU " + options.gpu);
+  std::vector<Snapshot> pools = ledger::read_pools(directory, look.complaints, &look.leftovers);
+  keep_meant(options, pools, look);
   if (options.json) {
-    if (!pools.empty() || options.every) look.text = json_of(pools, options.every.has_value());
+    look.text = json_of(pools, options.every.has_value());
     return look;
   }
   for (const Snapshot& pool : pools) {
@@ -62,11 +75,10 @@ Look look(const StatOptions& options, const std::string& directory) {
 }
 
 // On a terminal in place, line by line, so that nothing flickers; else one block after the other.
-void show(const std::string& text, bool in_place) {
+int show(const std::string& text, bool in_place) {
   if (!in_place) {
     fmt::print("{}", text);
-    std::fflush(stdout);
-    return;
+    return flush(0);
   }
   std::string screen = "\x1b[H";
   for (const char c : text) {
@@ -74,21 +86,26 @@ void show(const std::string& text, bool in_place) {
     screen += c;
   }
   fmt::print("{}\x1b[J", screen);
-  std::fflush(stdout);
+  return flush(0);
 }
 
-// Until a signal or a closed pipe ends the process.
-[[noreturn]] void watch(const StatOptions& options, const std::string& directory) {
+// Until a signal ends the process, or nobody reads any more.
+int watch(const StatOptions& options, const std::string& directory) {
   const bool in_place = ::isatty(STDOUT_FILENO) == 1 && !options.json;
   if (in_place) fmt::print("\x1b[2J");
   const Instant begin = steady_clock().now();
+  std::vector<std::string> told;
   for (std::int64_t round = 1;; ++round) {
     Look now = look(options, directory);
+    now.complaints.insert(now.complaints.end(), now.leftovers.begin(), now.leftovers.end());
     if (!options.json) {
       for (const std::string& line : now.complaints) now.text += line + "\n";
       if (!in_place) now.text += "\n";
+    } else if (now.complaints != told) {
+      for (const std::string& line : now.complaints) complain(line);
+      told = now.complaints;
     }
-    show(now.text, in_place);
+    if (const int code = show(now.text, in_place); code != 0) return code;
     std::this_thread::sleep_for(begin + *options.every * round - steady_clock().now());
   }
 }
@@ -97,14 +114,13 @@ void show(const std::string& text, bool in_place) {
 
 int stat(const StatOptions& options) {
   std::string directory;
-  if (const std::string why = find_directory(options.directory, directory); !why.empty()) {
-    return complain("stat: " + why);
-  }
-  if (options.every) watch(options, directory);
+  if (const int code = find_directory("stat", options.directory, directory); code != 0) return code;
+  if (options.every) return watch(options, directory);
   const Look once = look(options, directory);
   fmt::print("{}", once.text);
+  for (const std::string& line : once.leftovers) complain(line);
   for (const std::string& line : once.complaints) complain(line);
-  return once.complaints.empty() ? 0 : kBadUse;
+  return once.code;
 }
 
 }  // namespace kvcached::tools

@@ -160,14 +160,14 @@ std::string json_of(const std::vector<Snapshot>& pools, bool on_one_line) {
   return text_of(all, on_one_line);
 }
 
-std::string json_of(const std::vector<History>& histories, std::int64_t now) {
+std::string json_of(const std::vector<History>& histories, std::int64_t now, bool on_one_line) {
   ordered_json all = ordered_json::array();
   for (const History& history : histories) {
     ordered_json moments = ordered_json::array();
     for (const Moment& moment : history.moments) moments.push_back(describe(moment, now));
     all.push_back({{"gpu", ledger::to_string(history.gpu)}, {"history", moments}});
   }
-  return text_of(all, false);
+  return text_of(all, on_one_line);
 }
 
 }  // namespace kvcached::tools

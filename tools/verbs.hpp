@@ -19,17 +19,17 @@ inline constexpr int kBadUse = 2;
 int run(const std::vector<std::string>& arguments);
 
 struct StatOptions {
-  std::string directory;  // empty: as the settings say
-  std::string gpu;        // the beginning of a pool's name, as it is shown; empty: all
+  std::optional<std::string> directory;  // none: as the settings say
+  std::string gpu;  // the beginning of a pool's name, as it is shown; empty: all
   bool json = false;
   bool history = false;           // the last ten minutes instead of now
-  std::optional<Duration> every;  // shows it again and again, until the process is ended
+  std::optional<Duration> every;  // shows it again and again, until it cannot be written
 };
 int stat(const StatOptions& options);
 
 struct ControlOptions {
-  std::string directory;  // empty: as the settings say
-  std::string gpu;        // the beginning of a pool's name, as stat shows it; empty: the only one
+  std::optional<std::string> directory;  // none: as the settings say
+  std::string gpu;  // the beginning of a pool's name, as stat shows it; empty: the only one
   Duration wait = std::chrono::seconds(2);  // for what the members then do
 };
 // A tenant's limits; `changes` as "min=8GiB". Prints what is in force and what it came to.

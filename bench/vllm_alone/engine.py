@@ -77,7 +77,8 @@ def stat(options, pool):
         done = subprocess.run([str(options.build / "kvcached"), "stat", "--json"], text=True,
                               capture_output=True, timeout=10,
                               env=dict(env, KVCACHED_DIR=str(pool)))
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        shown = json.loads(done.stdout)
+        return shown if shown["pools"] else None
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError):
         return None
 

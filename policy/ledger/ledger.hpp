@@ -115,11 +115,13 @@ class Ledger {
 std::string distrust_default(const std::string& directory);
 
 // The pools in a directory, for tools: reads without joining. A file that cannot be read is a
-// complaint, one line each; the others are still returned.
-std::vector<Snapshot> read_pools(const std::string& directory,
-                                 std::vector<std::string>& complaints);
+// complaint, one line each; the others are still returned. One of another layout in which nobody
+// lives is told in `leftovers`, where that is given.
+std::vector<Snapshot> read_pools(const std::string& directory, std::vector<std::string>& complaints,
+                                 std::vector<std::string>* leftovers = nullptr);
 // What happened in them in the ten minutes before `now`.
 std::vector<History> read_histories(const std::string& directory, Instant now,
-                                    std::vector<std::string>& complaints);
+                                    std::vector<std::string>& complaints,
+                                    std::vector<std::string>* leftovers = nullptr);
 
 }  // namespace kvcached::ledger

@@ -40,9 +40,14 @@ struct CloseDirectory {
   void operator()(DIR* directory) const { ::closedir(directory); }
 };
 
+bool is_of_this_layout(std::string_view name) {
+  return name.ends_with("-v" + std::to_string(layout::kVersion));
+}
+
 // Calls `read` with every pool of the directory, open for reading. What it answers, if not empty,
 // is a complaint about that pool.
 void for_each_pool(const std::string& directory, std::vector<std::string>& complaints,
+                   std::vector<std::string>* leftovers,
                    const std::function<std::string(const PoolFile& file, bool locked)>& read) {
   const std::unique_ptr<DIR, CloseDirectory> handle(::opendir(directory.c_str()));
   const std::string nobody = "no pool in " + directory + ": no process has joined yet";
@@ -62,8 +67,12 @@ void for_each_pool(const std::string& directory, std::vector<std::string>& compl
     std::string wrong = open_as_it_is(::dirfd(handle.get()), name, false, file, locked);
     if (wrong.empty()) wrong = read(file, locked);
     if (wrong.empty()) continue;
-    complaints.push_back("pool ");
-    complaints.back().append(directory).append("/").append(name).append(": ").append(wrong);
+    const bool leftover = !is_of_this_layout(name) && file.descriptor() >= 0 &&
+                          !file.locked_elsewhere(layout::kPresenceByte);
+    if (leftover) wrong = "left by another version of kvcached" + std::string(kMend);
+    std::vector<std::string>& lines = leftover && leftovers != nullptr ? *leftovers : complaints;
+    lines.push_back("pool ");
+    lines.back().append(directory).append("/").append(name).append(": ").append(wrong);
   }
   if (names.empty()) complaints.push_back(nobody);
 }
@@ -89,10 +98,7 @@ std::string open_as_it_is(int directory, const std::string& name, bool writable,
   struct stat status {};
   if (::fstat(file.descriptor(), &status) != 0) return reason(errno);
   if (status.st_size < static_cast<off_t>(sizeof(layout::Header))) return "damaged: too short";
-  const std::string current = "-v" + std::to_string(layout::kVersion);
-  if (name.size() < current.size() || name.substr(name.size() - current.size()) != current) {
-    return "made by another version of kvcached";
-  }
+  if (!is_of_this_layout(name)) return "made by another version of kvcached";
   if (status.st_size != static_cast<off_t>(layout::kFileSize)) return "damaged: wrong size";
   if (!file.map(writable)) return reason(errno);
   std::string why;
@@ -100,29 +106,32 @@ std::string open_as_it_is(int directory, const std::string& name, bool writable,
   return why;
 }
 
-std::vector<Snapshot> read_pools(const std::string& directory,
-                                 std::vector<std::string>& complaints) {
+std::vector<Snapshot> read_pools(const std::string& directory, std::vector<std::string>& complaints,
+                                 std::vector<std::string>* leftovers) {
   std::vector<Snapshot> pools;
-  for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
-    const layout::File& mapped = *file.mapped();
-    const auto numbers = std::make_unique<Numbers>();
-    read_numbers(file, layout::kSlots, SlotSet().set(), size_of(mapped), *numbers);
-    if (locked) file.unlock();
-    if (!file.intact()) return "damaged: it shrank";
-    pools.push_back(complete(mapped, *numbers));
-    return {};
-  });
+  for_each_pool(directory, complaints, leftovers,
+                [&](const PoolFile& file, bool locked) -> std::string {
+                  const layout::File& mapped = *file.mapped();
+                  const auto numbers = std::make_unique<Numbers>();
+                  read_numbers(file, layout::kSlots, SlotSet().set(), size_of(mapped), *numbers);
+                  if (locked) file.unlock();
+                  if (!file.intact()) return "damaged: it shrank";
+                  pools.push_back(complete(mapped, *numbers));
+                  return {};
+                });
   return pools;
 }
 
 std::vector<History> read_histories(const std::string& directory, Instant now,
-                                    std::vector<std::string>& complaints) {
+                                    std::vector<std::string>& complaints,
+                                    std::vector<std::string>* leftovers) {
   std::vector<History> pools;
-  for_each_pool(directory, complaints, [&](const PoolFile& file, bool locked) -> std::string {
-    if (locked) file.unlock();
-    pools.push_back({uuid_of(file.mapped()->header), read_moments(*file.mapped(), now)});
-    return {};
-  });
+  for_each_pool(
+      directory, complaints, leftovers, [&](const PoolFile& file, bool locked) -> std::string {
+        if (locked) file.unlock();
+        pools.push_back({uuid_of(file.mapped()->header), read_moments(*file.mapped(), now)});
+        return {};
+      });
   return pools;
 }
 

@@ -79,7 +79,22 @@ class Stat : public testing::Test {
   }
 
   static void expect_refusal(const Outcome& outcome, const std::string& part) {
+    expect_line(outcome, 1, part);
+  }
+  static void expect_bad_use(const Outcome& outcome, const std::string& part) {
     expect_line(outcome, 2, part);
+  }
+  // Nothing is shown, but as a document.
+  static void expect_empty_document(Outcome outcome, int status, const std::string& part) {
+    EXPECT_EQ(nlohmann::json::parse(outcome.out).dump(), "{\"pools\":[]}");
+    outcome.out.clear();
+    expect_line(outcome, status, part);
+  }
+  // A pool file of the layout before.
+  std::string leftover() const {
+    const std::string name = ledger::file_name(kGpu);
+    return pools() + "/" + name.substr(0, name.rfind('v')) + "v" +
+           std::to_string(ledger::layout::kVersion - 1);
   }
 
   Folder folder_;
@@ -289,14 +304,27 @@ TEST_F(Stat, AgainAndAgain) {
   const std::string lines = watched({"--watch", "0.4s", "--json"});
   EXPECT_EQ(std::count(lines.begin(), lines.end(), '\n'), 3);
   EXPECT_EQ(nlohmann::json::parse(lines.substr(0, lines.find('\n'))).at("pools").size(), 1U);
-  expect_refusal(stat({"--watch", "soon"}), "--watch soon: not a time; write seconds");
-  expect_refusal(stat({"--watch", "0"}), "--watch 0: not a time");
+  const std::string history = watched({"--watch", "0.4s", "--json", "--history"});
+  EXPECT_EQ(std::count(history.begin(), history.end(), '\n'), 3);
+  expect_bad_use(stat({"--watch", "soon"}), "--watch soon: not a time; write seconds");
+  expect_bad_use(stat({"--watch", "0"}), "--watch 0: not a time");
+}
+
+TEST_F(Stat, WatchedWithoutAPoolItComplainsOnce) {
+  const Outcome outcome = in_shell("timeout 1 $kvcached stat --watch 0.4 --json --dir " + pools());
+  EXPECT_EQ(outcome.out, "{\"pools\":[]}\n{\"pools\":[]}\n{\"pools\":[]}\n");
+  EXPECT_EQ(outcome.err, "kvcached: no pool in " + pools() + ": no process has joined yet\n");
 }
 
 TEST_F(Stat, OneGpuOfSeveral) {
   const auto member = chat();
   EXPECT_THAT(stat({"--gpu", "gpu-0102"}).out, HasSubstr("chat"));
-  expect_refusal(stat({"--gpu", "GPU-99"}), "no pool is of GPU GPU-99");
+  expect_bad_use(stat({"--gpu", "GPU-99"}), "no pool is of GPU GPU-99");
+  expect_bad_use(stat({"--gpu", "GPU-99", "--history"}), "no pool is of GPU GPU-99");
+  expect_empty_document(stat({"--gpu", "GPU-99", "--json"}), 2, "GPU-99");
+  expect_empty_document(stat({"--gpu", "GPU-99", "--json", "--history"}), 2, "GPU-99");
+  expect_bad_use(stat({"--gpu", "\033[2J" + std::string(20'000, 'x')}), "GPU ?[2Jxxx");
+  EXPECT_LT(stat({"--gpu", std::string(20'000, 'x')}).err.size(), 200U);
 }
 
 TEST_F(Stat, WhatNobodySaidIsLeftOpen) {
@@ -320,6 +348,19 @@ TEST_F(Stat, TheDirectoryComesFromTheEnvironmentToo) {
   EXPECT_THAT(outcome.out, HasSubstr("chat"));
 }
 
+// Not the default one in its place.
+TEST_F(Stat, ADirectoryThatCannotBeIsBadUse) {
+  const std::string allowed = ": not a directory; write an absolute path";
+  for (const std::string verb : {"stat", "set chat weight=5", "trim chat", "limit 1GiB"}) {
+    const std::string name = verb.substr(0, verb.find(' ')) + ": KVCACHED_DIR=";
+    expect_bad_use(in_shell("KVCACHED_DIR=./staging $kvcached " + verb),
+                   name + "./staging" + allowed);
+    expect_bad_use(in_shell("KVCACHED_DIR= $kvcached " + verb), name + allowed);
+    expect_bad_use(in_shell("$kvcached " + verb + " --dir staging"), name + "staging" + allowed);
+    expect_bad_use(in_shell("$kvcached " + verb + " --dir ''"), name + allowed);
+  }
+}
+
 TEST_F(Stat, OnePoolForEachGpu) {
   const auto member = chat();
   ledger::Refusal refusal{};
@@ -334,7 +375,49 @@ TEST_F(Stat, NoPool) {
   expect_refusal(stat(), pools());
   std::filesystem::create_directories(pools());
   expect_refusal(stat(), pools());
-  expect_refusal(stat({"--json"}), pools());
+  expect_refusal(stat({"--history"}), pools());
+  expect_empty_document(stat({"--json"}), 1, pools());
+  expect_empty_document(stat({"--json", "--history"}), 1, pools());
+}
+
+TEST_F(Stat, WhatAnotherVersionLeftIsToldAndNoFailure) {
+  std::filesystem::create_directories(pools());
+  write_file(leftover(), std::string(ledger::layout::kFileSize, 'x'));
+  const std::string line = "kvcached: pool " + leftover() +
+                           ": left by another version of kvcached; remove it once no engine uses "
+                           "it\n";
+  expect_refusal(stat(), line);
+  const auto member = chat();
+  for (const Outcome& outcome : {stat(), stat({"--history"}), stat({"--json"})}) {
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(outcome.err, line);
+    EXPECT_THAT(outcome.out, HasSubstr(ledger::to_string(kGpu)));
+  }
+  const ledger::PoolFile used(::open(leftover().c_str(), O_RDWR | O_CLOEXEC));
+  ASSERT_TRUE(used.try_lock(ledger::layout::kPresenceByte, ledger::LockKind::shared));
+  const Outcome outcome = stat();
+  EXPECT_EQ(outcome.status, 1);
+  EXPECT_THAT(outcome.err, HasSubstr(leftover() + ": made by another version of kvcached\n"));
+}
+
+TEST_F(Stat, WhatCannotBeWrittenIsSaid) {
+  const auto member = chat();
+  const std::string stat = "$kvcached stat --dir " + pools();
+  for (const std::string& words : {stat, stat + " --json", stat + " --history",
+                                   stat + " --watch 0.1", std::string("$kvcached version")}) {
+    expect_refusal(in_shell("timeout 10 " + words + " > /dev/full"),
+                   "kvcached: standard output: No space left on device\n");
+  }
+  expect_refusal(in_shell("$kvcached help >&-"), "standard output: Bad file descriptor");
+  const Outcome left =
+      in_shell("trap '' PIPE; { timeout 10 " + stat + " --watch 0.1; echo $? >&2; } | head -1");
+  EXPECT_EQ(left.err, "kvcached: standard output: Broken pipe\n1\n");
+}
+
+TEST_F(Stat, AComplaintThatCannotBeWrittenIsNoCrash) {
+  EXPECT_EQ(in_shell("$kvcached stat --dir " + pools() + " 2>&-").status, 1);
+  EXPECT_EQ(in_shell("$kvcached stat --dir " + pools() + " 2>/dev/full").status, 1);
+  EXPECT_EQ(in_shell("$kvcached banana 2>/dev/full").status, 2);
 }
 
 TEST_F(Stat, ADamagedFile) {
@@ -364,7 +447,7 @@ TEST_F(Stat, ADamagedPoolDoesNotHideTheOthers) {
     }
   }
   const Outcome outcome = stat();
-  EXPECT_EQ(outcome.status, 2);
+  EXPECT_EQ(outcome.status, 1);
   EXPECT_THAT(outcome.out, HasSubstr("chat"));
   EXPECT_THAT(outcome.err, StartsWith("kvcached: "));
 }

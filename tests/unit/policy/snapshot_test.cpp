@@ -253,7 +253,7 @@ TEST_F(SnapshotTest, PoolsAreReadPastOnesThatCannotBe) {
   EXPECT_THAT(
       complaints_,
       ElementsAre(HasSubstr("0-v4: damaged: too short"), HasSubstr("1-v4: not a pool"),
-                  HasSubstr("2-v7: made by another version of kvcached"),
+                  HasSubstr("2-v7: left by another version of kvcached; remove it once"),
                   HasSubstr("3-v4: damaged: wrong size"), HasSubstr("4-v4: not a regular file"),
                   HasSubstr("5-v4: not a regular file")));
 }
