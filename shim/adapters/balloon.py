@@ -78,6 +78,7 @@ class Balloon(Glance):
         self.report = report
         self.told_in_use = 0
         self.impatient_until = 0.0
+        self.on_demand = False  # who finds no room asks for more
         self.needs = None  # tells what the scheduler will need; made at its first step
         # An idle engine is woken again for what is left, so that it need not hand back all at once.
         self.woken = False
@@ -235,6 +236,7 @@ class Balloon(Glance):
         """After a step: hands back stripes that nothing uses and the coming steps will not need.
         The library keeps some of them warm, so taking them again is cheap."""
         if self.pinning:
+            self._try_pin(0)
             return
         pressure = self.cache.pressure()
         now = time.monotonic()

@@ -10,6 +10,7 @@ recognise it leaves alone: then the KV cache is plain memory and `kvcached stat`
       init_kv_cache(_tensors)          their views tell where blocks lie: make the cache
       allocate_kv_cache                both in one, since 0.30
     BlockPool.__init__                 withhold all blocks (balloon.py)
+    KVCacheManager.__init__            what finds no room asks for more (vllm_retry.py)
   Scheduler.schedule, KVCacheManager.allocate_slots, the free queue itself: grow
   EngineCore.preprocess_add_request: a request arrives, on a thread of its own: get ready
   EngineCore.post_step: all launches of the step are out: take back
@@ -25,7 +26,8 @@ import logging
 import os
 import threading
 
-from _kvcached import client, seams, striped_queue, vllm_cache, vllm_group, vllm_idle, vllm_length
+from _kvcached import (client, seams, striped_queue, vllm_cache, vllm_group, vllm_idle, vllm_length,
+                       vllm_retry)
 
 # What every elastic engine runs through, in the scheduler's process and in a worker's. Of the two
 # model runners only one is used.
@@ -45,9 +47,6 @@ RUNNERS = (
 )
 # Where the length of requests is checked, and who starts engines.
 FRONT_ENDS = ("vllm.v1.engine.input_processor", "vllm.v1.engine.utils")
-# The questions of KVCacheManager that may be answered no for want of memory. Where a release has
-# the second, it asks it of the whole request before the first.
-RETRIED = ("allocate_slots", "can_fit_full_sequence")
 # Of a free queue, what only a KV connector calls; engines with one run as stock.
 FOR_CONNECTORS = {"iter_blocks_after"}
 NOTHING = (0, 0, vllm_cache.UNKNOWN, 0)  # is known of what a step needs
@@ -112,6 +111,8 @@ def engine_core(module):
                     ranks.complete()
             allocation = frame.allocation
             if allocation is not None and allocation.balloon is not None:
+                if not (allocation.balloon.on_demand or allocation.balloon.pinning):
+                    allocation.balloon.fail(seams.Unknown("a scheduler without KVCacheManager"))
                 self._kvcached, self._kvcached_rests = allocation, allocation.balloon.rests
                 if ranks is not None:
                     ranks.watch(self)
@@ -379,52 +380,6 @@ def coordinator(module):
                 ("self", "request_id", "num_tokens"))
 
 
-def kv_cache_manager(module):
-    seams.check(module.KVCacheManager, "allocate_slots", ("self", "request", "num_new_tokens"))
-    if hasattr(module.KVCacheManager, "can_fit_full_sequence"):
-        seams.check(module.KVCacheManager, "can_fit_full_sequence", ("self", "request"))
-
-
-def retrying(manager, name, balloon):
-    """A method of RETRIED for a step that may run out of blocks: what does not fit yet is tried
-    again with more."""
-    original = functools.partial(getattr(type(manager), name), manager)
-
-    def wrapper(request, *args, **kwargs):
-        result = original(request, *args, **kwargs)
-        if (result is None or result is False) and balloon.withheld:
-            result = with_room(manager, balloon, functools.partial(
-                original, request, *args, **kwargs), kwargs.get("reserved_blocks", 0))
-        return result
-    return wrapper
-
-
-def with_room(manager, balloon, attempt, reserved):
-    """The result of `attempt`, which was None or False, once there is room for it; else that."""
-    coordinator = manager.coordinator
-    ask = coordinator.get_num_blocks_to_allocate
-    needs = []
-
-    def asking(*args, **kwargs):
-        needs.append(ask(*args, **kwargs))
-        return needs[-1]
-
-    # The engine asks for the whole request first and then for this step's part, so a second attempt
-    # may find another need.
-    for _ in range(2):
-        coordinator.get_num_blocks_to_allocate = asking
-        try:
-            result = attempt()
-        finally:
-            del coordinator.get_num_blocks_to_allocate
-        if not (result is None or result is False) or not needs:
-            return result
-        extra = getattr(manager, "watermark_blocks", 0) + reserved
-        if not balloon.make_room(needs[-1], extra):
-            return result
-    return attempt()
-
-
 def scheduler(module):
     def schedule(original):
         def wrapper(self, *args, **kwargs):
@@ -452,12 +407,9 @@ def prepare(scheduler):
         balloon.fail(error)
     # Where nothing can be missing, the engine's own function is called, unwrapped.
     if balloon.sure:
-        for name in RETRIED:
-            manager.__dict__.pop(name, None)
-    elif "allocate_slots" not in manager.__dict__:
-        for name in RETRIED:
-            if hasattr(type(manager), name):
-                setattr(manager, name, retrying(manager, name, balloon))
+        vllm_retry.remove(manager)
+    else:
+        vllm_retry.install(manager, balloon)
     scheduler._kvcached = balloon.glance
 
 
@@ -485,7 +437,7 @@ def ahead(balloon, scheduler):
 SEAMS = seams.Seams({
     "vllm.v1.core.block_pool": block_pool,
     "vllm.v1.core.kv_cache_coordinator": coordinator,
-    "vllm.v1.core.kv_cache_manager": kv_cache_manager,
+    "vllm.v1.core.kv_cache_manager": vllm_retry.kv_cache_manager,
     "vllm.v1.core.sched.scheduler": scheduler,
     "vllm.v1.engine.core": engine_core,
     "vllm.v1.engine.input_processor": vllm_length.input_processor,

@@ -169,10 +169,10 @@ bool pressure_of(PyObject* self, const Core& core, bool& out) noexcept {
 
 // rests(scheduler): whether settle() may be left out after this step: nothing is to be handed back
 // yet, or the step was like the one before, and where steps are short, every microsecond is felt.
-// Never where no request runs any more.
+// Never where no request runs any more, or where everything is to be backed and is not.
 PyObject* rests(PyObject* self, PyObject* scheduler) noexcept {
   const Words& w = body<Words>(self);
-  if (w.pinning != 0) return yes();
+  if (w.pinning != 0) return python.PyBool_FromLong(w.withheld == 0 ? 1 : 0);
   if (w.core == nullptr) return no();
   const Owned running(python.PyObject_GetAttr(scheduler, running_name));
   if (!running || python.PyObject_IsTrue(running.get()) <= 0) return no();

@@ -220,7 +220,9 @@ class After(unittest.TestCase):
         self.assertTrue(looking.rests(engine))
         engine.running.clear()
         self.assertFalse(looking.rests(engine))
-        looking.pinning = True
+        looking.pinning, looking.withheld = True, 1
+        self.assertFalse(looking.rests(engine), "memory may have come")
+        looking.withheld = 0
         self.assertTrue(looking.rests(engine))
 
 

@@ -111,6 +111,43 @@ class Short(Checks):
         self.assertEqual(*outputs)
 
 
+class Schedulers(Checks):
+    """A user may name another scheduler than vLLM's own."""
+
+    def with_a_schedule_of_its_own(self, engine):
+        class Own(type(engine.core.scheduler)):
+            schedule = type(engine.core.scheduler).schedule.__wrapped__
+        engine.core.scheduler.__class__ = Own
+        return engine
+
+    def test_one_that_overrides_schedule_grows_all_the_same(self):
+        library = worlds.Library(first_stripe=4, largest_stripe=8)
+        engine = self.with_a_schedule_of_its_own(worlds.Engine(library))
+        self.run_some(engine)
+        self.assertIsNone(engine.balloon.needs, "nothing is told before a step")
+        self.assertGreater(engine.cache.releases, 0)
+
+    def test_one_without_the_manager_that_we_know_gets_all_as_soon_as_there_is_memory(self):
+        manager = sys.modules["vllm.v1.core.kv_cache_manager"].KVCacheManager
+        for blocks in (8, 1000):
+            with self.subTest(blocks=blocks):
+                library = worlds.Library(first_stripe=4, largest_stripe=8, pool_blocks=blocks)
+                with mock.patch.object(manager, "__init__", manager.__init__.__wrapped__), \
+                        self.assertLogs("kvcached", "WARNING"):
+                    engine = self.with_a_schedule_of_its_own(worlds.Engine(library))
+                if blocks < 200:
+                    self.assertRegex(library.states[-1], "^pinned, waiting for memory: ")
+                    engine.add("r", range(160), 10)
+                    engine.step()
+                    engine.check()
+                    library.pool_blocks = 1000
+                    engine.balloon.retry_pin_at = 0
+                    engine.run()
+                self.assertEqual(library.states[-1], "pinned: a scheduler without KVCacheManager")
+                self.assertIsNone(engine.balloon)
+                self.run_some(engine)
+
+
 class Limited(Checks):
     """An engine whose tenant can never have what its longest request would take."""
 
