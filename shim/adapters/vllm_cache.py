@@ -52,6 +52,18 @@ def layer_window(spec):
     return window if isinstance(window, int) else 0
 
 
+def most_blocks(group, config):
+    """Of one request, however long, by the engine's own count: it takes few for recurrent states,
+    rings, and what an encoder made. UNKNOWN for windows, which keep more of what is in flight."""
+    if any(map(layer_window, layer_specs(group))):
+        return UNKNOWN
+    spec = group.kv_cache_spec
+    try:
+        return max(1, -(-spec.max_memory_usage_bytes(config) // spec.page_size_bytes))
+    except Exception:  # it does not say
+        return UNKNOWN
+
+
 class Allocation:
     """The KV cache of one engine, from its tensors to its balloon. `elastic` are the addresses of
     allocations that are not backed as a whole: as long as there are any, either the balloon stands
@@ -217,7 +229,7 @@ class Allocation:
             spec = group.kv_cache_spec
             window = layer_window(spec)
             kept = min(tokens, window + in_flight) if window else tokens
-            blocks += 1 - -kept // spec.block_size
+            blocks += 1 + min(-(-kept // spec.block_size), most_blocks(group, self.config))
         return min(self.blocks - 1, blocks)
 
     def most_tokens(self, blocks):
@@ -280,15 +292,26 @@ class Needs(Demand):
     """
 
     def __init__(self, scheduler):
-        specs = [group.kv_cache_spec for group in scheduler.kv_cache_config.kv_cache_groups]
+        groups = scheduler.kv_cache_config.kv_cache_groups
         # A state that others may share is copied first.
-        copied = sum(getattr(spec, "mamba_cache_mode", None) is not None for spec in specs)
+        copied = sum(getattr(group.kv_cache_spec, "mamba_cache_mode", None) is not None
+                     for group in groups)
         manager = getattr(scheduler, "kv_cache_manager", None)
+        config = getattr(scheduler, "vllm_config", None)
         self.begin([name for name in WAITING if hasattr(scheduler, name)],
-                   [spec.block_size for spec in specs],
+                   [(tokens, most_blocks(group, config))
+                    for tokens, group in zip(block_tokens(manager, groups), groups)],
                    1 + getattr(scheduler, "num_spec_tokens", 0), scheduler.num_lookahead_tokens,
                    copied, scheduler.max_num_scheduled_tokens,
                    int(getattr(manager, "watermark_blocks", 0)), collections.deque)
+
+
+def block_tokens(manager, groups):
+    """Of each group, the tokens for which a request takes one block: with context parallelism more
+    than the block itself has, as each rank keeps a part of them."""
+    managers = getattr(getattr(manager, "coordinator", None), "single_type_managers", ())
+    known = managers if len(managers) == len(groups) else [group.kv_cache_spec for group in groups]
+    return [each.block_size for each in known]
 
 
 def prefix_cache_blocks(blocks, size):

@@ -32,12 +32,21 @@ struct TypeCache {
   bool decided = false;  // by an instance that tells
 };
 
+// Of the KV cache.
+struct Group {
+  ssize_t size = 0;    // tokens of a block
+  ssize_t most = 0;    // blocks of one request, however long
+  ssize_t budget = 0;  // blocks for the tokens of a step
+
+  ssize_t blocks(ssize_t tokens) const noexcept { return tokens > 0 ? (tokens - 1) / size + 1 : 0; }
+};
+
 struct Core {
-  std::vector<Owned> lines;    // names of the scheduler's lines
-  std::vector<ssize_t> sizes;  // tokens of a block, by KV cache group
-  ssize_t a_step = 0;          // blocks of a running request in the next step
-  ssize_t a_horizon = 0;       // and in those to come
-  ssize_t budget = 0;          // what prefill may take in a step
+  std::vector<Owned> lines;  // names of the scheduler's lines
+  std::vector<Group> groups;
+  ssize_t a_step = 0;     // blocks of a running request in the next step
+  ssize_t a_horizon = 0;  // and in those to come
+  ssize_t budget = 0;     // what prefill may take in a step
   ssize_t watermark = 0;
   ssize_t running = 0;                 // requests at the last look when nobody could come in
   Owned settled;                       // it and all before it were not in prefill at the last look
@@ -50,7 +59,17 @@ struct Core {
 
   ssize_t blocks(ssize_t tokens) const noexcept {
     ssize_t blocks = 0;
-    for (const ssize_t size : sizes) blocks += tokens > 0 ? (tokens - 1) / size + 1 : 0;
+    for (const Group& group : groups) blocks += std::min(group.blocks(tokens), group.most);
+    return blocks;
+  }
+
+  // What prefill of so many requests may take in a step.
+  ssize_t prefill(ssize_t requests) const noexcept {
+    ssize_t blocks = 0;
+    for (const Group& group : groups) {
+      blocks +=
+          group.most < group.budget ? std::min(group.most * requests, group.budget) : group.budget;
+    }
     return blocks;
   }
 };
@@ -216,7 +235,7 @@ bool look_at(Core& core, PyObject* scheduler, Look& out) {
       !look_at_lines(core, scheduler, waiting) ||
       (waiting.count != 0 && !number_of(scheduler, most_name, most)))
     return false;
-  const ssize_t prefill = in_prefill ? core.budget : 0;
+  const ssize_t prefill = in_prefill ? core.prefill(count) : 0;
   const ssize_t now = count * core.a_step, later = count * core.a_horizon, room = most - count;
   if (waiting.count == 0 || room <= 0) {
     core.running = count;
@@ -238,7 +257,7 @@ bool look_at(Core& core, PyObject* scheduler, Look& out) {
   const ssize_t new_ones =
       coming > looked_at ? waiting.blocks * coming / looked_at : waiting.blocks;
   const ssize_t step = std::min(core.budget, new_ones);
-  out = {now + (in_prefill ? prefill : step),
+  out = {now + std::max(prefill, step),
          later + std::min(new_ones - step, kAheadSteps * core.budget), surely, 0};
   return true;
 }
@@ -278,32 +297,34 @@ PyObject* blocks(Core& core, PyObject* argument) {
 
 PyObject* in_a_step(Core& core, PyObject*) { return python.PyLong_FromSsize_t(core.budget); }
 
-// begin(names of the lines, block sizes, tokens of a request in a step, tokens that are looked
-//       ahead, blocks that are copied in a step, tokens of all requests in a step, watermark,
-//       the type deque)
+// begin(names of the lines, of each group of the KV cache (tokens of a block, most blocks of a
+//       request), tokens of a request in a step, tokens that are looked ahead, blocks that are
+//       copied in a step, tokens of all requests in a step, watermark, the type deque)
 PyObject* begin(PyObject* self, PyObject* arguments) noexcept {
-  PyObject *lines = nullptr, *sizes = nullptr, *deque = nullptr;
+  PyObject *lines = nullptr, *groups = nullptr, *deque = nullptr;
   ssize_t tokens = 0, ahead = 0, copied = 0, budget = 0, watermark = 0;
-  if (python.PyArg_ParseTuple(arguments, "OOnnnnnO", &lines, &sizes, &tokens, &ahead, &copied,
+  if (python.PyArg_ParseTuple(arguments, "OOnnnnnO", &lines, &groups, &tokens, &ahead, &copied,
                               &budget, &watermark, &deque) == 0)
     return nullptr;
   try {
     auto core = std::make_unique<Core>();
-    const bool known =
-        for_each(lines,
-                 [&](PyObject* name) {
-                   Owned held(also(name));
-                   core->lines.push_back(std::move(held));
-                   return true;
-                 }) &&
-        for_each(sizes, [&](PyObject* size) {
-          return number(size, core->sizes.emplace_back()) &&
-                 (core->sizes.back() > 0 || wrong("a block of no tokens") != nullptr);
-        });
-    if (!known) return nullptr;
+    const auto add_line = [&](PyObject* name) {
+      Owned held(also(name));
+      core->lines.push_back(std::move(held));
+      return true;
+    };
+    const auto add_group = [&](PyObject* pair) {
+      Group group;
+      if (python.PyArg_ParseTuple(pair, "nn", &group.size, &group.most) == 0) return false;
+      if (group.size <= 0 || group.most <= 0) return wrong("a group without blocks") != nullptr;
+      group.budget = group.blocks(budget);
+      core->budget += group.budget;
+      core->groups.push_back(group);
+      return true;
+    };
+    if (!for_each(lines, add_line) || !for_each(groups, add_group)) return nullptr;
     core->a_step = core->blocks(tokens + ahead) + copied;
     core->a_horizon = core->blocks(kHorizon * tokens);
-    core->budget = core->blocks(budget);
     core->watermark = watermark;
     core->deque.reset(also(deque));
     core->deque_length =

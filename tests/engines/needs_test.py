@@ -34,6 +34,28 @@ class Ahead(unittest.TestCase):
                 scheduler.running = [types.SimpleNamespace(is_prefill_chunk=False)] * 3
                 self.assertEqual(needs.look(scheduler)[:3], (3 * most, 3 * later, 3 * most))
 
+    def test_no_request_takes_more_blocks_of_a_group_than_the_engine_says(self):
+        ring = dict(block_size=8, page_size_bytes=100, max_memory_usage_bytes=lambda config: 100)
+        scheduler, needs = self.needs(dict(block_size=16), ring, waiting=[],
+                                      max_num_scheduled_tokens=160)
+        self.assertEqual([needs.blocks(n) for n in (1, 16, 160)], [2, 2, 11])
+        self.assertEqual(needs.in_a_step(), 10 + 20, "of many requests")
+        scheduler.running = [types.SimpleNamespace(is_prefill_chunk=True)] * 3
+        self.assertEqual(needs.look(scheduler), (3 * 2 + 10 + 3, 3 * 3, 3 * 2 + 10 + 3, 0))
+        scheduler.waiting = [types.SimpleNamespace(num_tokens=320)] * 2
+        # Those who come in may take more than those who are in already.
+        self.assertEqual(needs.look(scheduler)[0], 3 * 2 + 10 + 20)
+        window = dict(ring, sliding_window=48)
+        self.assertEqual(self.needs(window)[1].blocks(160), 20)
+
+    def test_a_block_has_the_tokens_that_its_manager_counts(self):
+        manager = types.SimpleNamespace(coordinator=types.SimpleNamespace(
+            single_type_managers=[types.SimpleNamespace(block_size=64)]))
+        _, needs = self.needs(dict(block_size=16), kv_cache_manager=manager)
+        self.assertEqual(needs.blocks(128), 2)
+        _, needs = self.needs(*[dict(block_size=16)] * 2, kv_cache_manager=manager)
+        self.assertEqual(needs.blocks(128), 16)
+
     def test_who_is_in_prefill_is_seen_however_many_run(self):
         scheduler, needs = self.needs(dict(block_size=16))
         budget = 7
@@ -250,12 +272,14 @@ class Ahead(unittest.TestCase):
         demand = worlds.package.Demand()
         self.assertRaises(ValueError, demand.blocks, 1)
 
-        def sizes():
-            demand.begin([], [16], 1, 0, 0, 8, 0, collections.deque)
-            yield 32
-        self.assertRaises(ValueError, demand.begin, [], sizes(), 1, 0, 0, 8, 0,
+        def groups():
+            demand.begin([], [(16, sys.maxsize)], 1, 0, 0, 8, 0, collections.deque)
+            yield 32, sys.maxsize
+        self.assertRaises(ValueError, demand.begin, [], groups(), 1, 0, 0, 8, 0,
                           collections.deque)
-        self.assertRaises(ValueError, demand.begin, [], [32], 1, 0, 0, 8, 0, collections.deque)
+        for wrong in ([(32, sys.maxsize)], [(0, 1)], [(16, 0)]):
+            self.assertRaises(ValueError, demand.begin, [], wrong, 1, 0, 0, 8, 0,
+                              collections.deque)
         self.assertEqual([demand.blocks(n) for n in (-1, 0, 1, 16, 17, sys.maxsize)],
                          [0, 0, 1, 1, 2, sys.maxsize // 16 + 1])
 

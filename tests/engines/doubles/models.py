@@ -51,6 +51,9 @@ MODELS = {
                latent(kind="SlidingWindowMLASpec", sliding_window=WINDOW, head_size=LATENT[1])],
     "sinks": [attention(kind="SinkFullAttentionSpec", sink_len=2 * BLOCK)] * 2,
     "recurrent": [attention(), recurrent(), recurrent()],
+    # A block a request, however long it is.
+    "rings": [attention(), dict(kind="CircularBufferSpec", block_size=8, num_kv_heads=1,
+                                head_size=64, head_size_v=0, dtype=tensors.bfloat16)],
 }
 
 

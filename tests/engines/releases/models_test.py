@@ -135,6 +135,23 @@ class Engines(checks.Checks):
             with self.subTest(settings=settings):
                 self.check_all_finish(50 + seed, settings)
 
+    def test_what_is_kept_for_a_longest_request_is_what_it_takes(self):
+        for model in filter(models.known, models.MODELS):
+            for settings in possible_ways(model)[-1:]:
+                with self.subTest(settings=settings):
+                    engine = worlds.Engine(worlds.Library(), caching=False, **settings)
+                    engine.add("r", range(checks.LENGTH - 20), 20)
+                    most, least = 0, engine.balloon.least
+                    while engine.busy():
+                        engine.step()
+                        most = max(most, engine.balloon.in_use() - len(engine.sinks()))
+                    self.assertLessEqual(most, least)
+                    groups = engine.core.scheduler.kv_cache_config.kv_cache_groups
+                    if not any(map(worlds.package.vllm_cache.layer_window, (
+                            spec for group in groups
+                            for spec in worlds.package.vllm_cache.layer_specs(group)))):
+                        self.assertLessEqual(least, most + 2 * len(groups))
+
     def test_sinks_stay_and_all_else_goes_back(self):
         if not possible_ways("sinks"):
             self.assertFalse(possible(dict(model="sinks")))
