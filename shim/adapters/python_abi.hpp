@@ -39,8 +39,8 @@ struct PySlot {  // PyType_Slot
   void* value;
 };
 constexpr int kSlotLength = 45, kSlotIter = 62;  // Py_sq_length, Py_tp_iter
-constexpr int kSlotDealloc = 52, kSlotMethods = 64, kSlotNew = 65, kSlotMembers = 72,
-              kSlotFree = 74;
+constexpr int kSlotDealloc = 52, kSlotMethods = 64, kSlotNew = 65, kSlotTraverse = 71,
+              kSlotMembers = 72, kSlotFree = 74;
 
 struct PySpec {  // PyType_Spec
   const char* name;
@@ -50,6 +50,10 @@ struct PySpec {  // PyType_Spec
   PySlot* slots;
 };
 constexpr unsigned kBaseType = 1U << 10 | 1U << 18;  // BASETYPE, DEFAULT
+constexpr unsigned kCollected = 1U << 14;            // HAVE_GC
+
+using PyVisit = int (*)(PyObject*, void*);                      // visitproc
+using PyTraverse = int (*)(PyObject* self, PyVisit, void* of);  // traverseproc
 
 constexpr int kFileInput = 257;  // Py_file_input
 
@@ -86,6 +90,7 @@ struct Python {
   USE(int, PyArg_ParseTuple, (PyObject*, const char*, ...))            \
   USE(PyObject*, Py_BuildValue, (const char*, ...))                    \
   USE(PyObject*, PyObject_Type, (PyObject*))                           \
+  USE(void, PyObject_GC_UnTrack, (void*))                              \
   USE(void*, PyType_GetSlot, (PyObject*, int))                         \
   USE(int, PyType_IsSubtype, (PyObject*, PyObject*))                   \
   USE(PyObject*, PyType_FromSpec, (PySpec*))                           \

@@ -431,6 +431,22 @@ PyMethod methods[] = {{"popleft", &method<popleft>, kNoArguments, nullptr},
                       {"forget_all", &method<forget_all>, kNoArguments, nullptr},
                       {nullptr, nullptr, 0, nullptr}};
 
+// Blocks may know their pool, and that its queue.
+int traverse(PyObject* self, PyVisit visit, void* of) noexcept {
+  const Core* const core = body<Words>(self).core;
+  if (core == nullptr) return 0;
+  for (PyObject* const object : core->objects) {
+    const int stop = visit(object, of);
+    if (stop != 0) return stop;
+  }
+  return 0;
+}
+
+void end(PyObject* self) noexcept {
+  python.PyObject_GC_UnTrack(self);
+  dealloc<Words>(self);
+}
+
 PyObject* make() noexcept {
   if (!ready()) return nullptr;
   id_name = python.PyUnicode_InternFromString("block_id");
@@ -444,7 +460,7 @@ PyObject* make() noexcept {
                                member("condemned", offsetof(Words, condemned), kReadOnly),
                                member("refused", offsetof(Words, refused), kReadOnly),
                                {nullptr, 0, 0, 0, nullptr}};
-  return make_type("_kvcached.FreeBlocks", sizeof(Words), &dealloc<Words>, methods, members);
+  return make_type("_kvcached.FreeBlocks", sizeof(Words), &end, methods, members, &traverse);
 }
 
 }  // namespace

@@ -46,13 +46,15 @@ void Slot::find(PyObject* bare, PyObject* name) noexcept {
 }
 
 PyObject* make_type(const char* name, std::size_t size, void (*dealloc)(PyObject*),
-                    PyMethod* methods, PyMember* members) noexcept {
+                    PyMethod* methods, PyMember* members, PyTraverse traverse) noexcept {
   PySlot slots[] = {{kSlotDealloc, reinterpret_cast<void*>(dealloc)},
                     {kSlotNew, reinterpret_cast<void*>(python.PyType_GenericNew)},
                     {kSlotMethods, methods},
                     {kSlotMembers, members},
+                    {traverse != nullptr ? kSlotTraverse : 0, reinterpret_cast<void*>(traverse)},
                     {0, nullptr}};
-  PySpec spec = {name, static_cast<int>(head + static_cast<ssize_t>(size)), 0, kBaseType, slots};
+  const unsigned flags = traverse != nullptr ? kBaseType | kCollected : kBaseType;
+  PySpec spec = {name, static_cast<int>(head + static_cast<ssize_t>(size)), 0, flags, slots};
   return python.PyType_FromSpec(&spec);
 }
 

@@ -150,8 +150,10 @@ inline PyMember member(const char* name, std::size_t offset, int flags,
   return {name, type, head + static_cast<ssize_t>(offset), flags, nullptr};
 }
 
-// `size`: of the body. What is pointed to must stay.
+// `size`: of the body. What is pointed to must stay. `traverse`: for a type whose instances are
+// part of cycles, shows Python's collector what they hold; its dealloc wants PyObject_GC_UnTrack()
+// first.
 PyObject* make_type(const char* name, std::size_t size, void (*dealloc)(PyObject*),
-                    PyMethod* methods, PyMember* members) noexcept;
+                    PyMethod* methods, PyMember* members, PyTraverse traverse = nullptr) noexcept;
 
 }  // namespace kvcached::adapters

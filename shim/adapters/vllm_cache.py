@@ -150,6 +150,7 @@ class Allocation:
 
     def end(self, unknown):
         """The engine's KV memory is complete. `unknown`: what is not known about model runners."""
+        self.worker = None  # the engine's, which would stay as long as its pool
         if not self.state:
             if self.elastic:
                 self.give_up(unknown or "the model runner lays out its cache in an unknown way")

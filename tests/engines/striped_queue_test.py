@@ -140,6 +140,23 @@ class Life(unittest.TestCase):
         gc.collect()
         self.assertIsNone(seen())
 
+    def test_a_cycle_through_its_blocks_is_collected(self):
+        class Pool:
+            pass
+        pool = Pool()
+        pool.queue = make()
+        pool.queue.add(0, 10)
+        for block in pool.queue.blocks:
+            block.pool = pool
+        seen = weakref.ref(pool), weakref.ref(pool.queue), weakref.ref(block)
+        del pool.queue.blocks, pool
+        gc.collect()
+        self.assertEqual(len(seen[1]().popleft_n(10)), 10, "a block that is held holds all")
+        self.assertIs(seen[0](), block.pool)
+        del block
+        gc.collect()
+        self.assertEqual([each() for each in seen], [None] * 3)
+
     def test_it_lets_go_of_its_type(self):
         for kind in (striped_queue.StripedQueue, striped_queue.FreeBlocks):
             make().popleft_n(0), striped_queue.FreeBlocks()

@@ -1,10 +1,12 @@
 """The vLLM adapter on an engine core in this process: what a step may rely on, and equality with
 the engine alone."""
+import gc
 import importlib
 import os
 import sys
 import types
 import unittest
+import weakref
 from unittest import mock
 
 import worlds
@@ -364,6 +366,28 @@ class Trouble(Checks):
         worlds.adapter.library = library
         worker = worlds.vllm_engine.Loose()
         self.assertIn("different processes", worlds.adapter.refusal(worker, None))
+
+    def test_of_an_engine_that_is_gone_nothing_stays(self):
+        for library in (pass_through(), worlds.Library()):
+            with self.subTest(off=library.off):
+                engine = worlds.Engine(library)
+                engine.add("r", range(40), 10)
+                engine.run()
+                core = engine.core
+                core.structured_output_manager = worlds.vllm_engine.Loose(
+                    clear_backend=lambda: None)
+                worker = core.executor_double.worker if worlds.SITE else core.worker
+                seen = [weakref.ref(each) for each in (
+                    worker, engine.pool, engine.pool.free_block_queue)]
+                balloon = engine.balloon  # as the thread that wakes an idle engine has it
+                core.shutdown()
+                del core, engine, worker
+                gc.unfreeze()  # what the engine froze
+                gc.collect()
+                self.assertIsNone(seen[0](), "its memory must not wait for that thread")
+                del balloon
+                gc.collect()
+                self.assertEqual([each() for each in seen], [None] * 3)
 
     def test_end_of_the_engine_leaves_the_pool_alone(self):
         engine = worlds.Engine(worlds.Library())
