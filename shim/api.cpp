@@ -187,7 +187,8 @@ int kvcached_back_whole(uint64_t address, int64_t wait_ms) {
 }
 
 int kvcached_model_register(const kvcached_model* model, kvcached_model_info* info) {
-  if (model == nullptr || model->struct_size < sizeof(kvcached_model) || model->name == nullptr)
+  if (model == nullptr || model->struct_size < offsetof(kvcached_model, bytes_per_token) ||
+      model->name == nullptr)
     return KVCACHED_INVALID;
   if (info != nullptr && info->struct_size < sizeof(kvcached_model_info)) return KVCACHED_INVALID;
   std::uint64_t per_token = 2;  // K and V
@@ -196,6 +197,8 @@ int kvcached_model_register(const kvcached_model* model, kvcached_model_info* in
     if (factor == 0 || __builtin_mul_overflow(per_token, factor, &per_token))
       return KVCACHED_INVALID;
   if (model->max_seq_len == 0 || model->block_tokens == 0) return KVCACHED_INVALID;
+  if (model->struct_size >= sizeof(kvcached_model) && model->bytes_per_token != 0)
+    per_token = model->bytes_per_token;
   Process* const process = Process::get();
   if (process == nullptr) return KVCACHED_OFF;
   member::Member* const member = process->member(process->current_device());

@@ -48,7 +48,8 @@ void try_elastic(const Options& options, KvCache& cache) {
                              shape.head_dim,
                              ModelShape::kBytesPerElement,
                              options.trace_settings.max_tokens,
-                             shape.block_tokens};
+                             shape.block_tokens,
+                             0};
   int result = kvcached_model_register(&model, nullptr);
   if (result != KVCACHED_OK) {
     cache.reason = answered("kvcached_model_register", result);

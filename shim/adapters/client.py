@@ -45,7 +45,8 @@ class _Geometry(Structure):
 class _Model(Structure):
     _fields_ = [("struct_size", c_size_t), ("name", c_char_p), ("layers", c_uint32),
                 ("kv_heads", c_uint32), ("head_dim", c_uint32), ("bytes_per_element", c_uint32),
-                ("max_seq_len", c_uint32), ("block_tokens", c_uint32)]
+                ("max_seq_len", c_uint32), ("block_tokens", c_uint32),
+                ("bytes_per_token", c_uint64)]
 
 
 class _ModelInfo(Structure):
@@ -114,10 +115,10 @@ class Library:
         return self._adapter_report(adapter.encode(), state.encode())
 
     def register_model(self, name, layers, kv_heads, head_dim, bytes_per_element, max_seq_len,
-                       block_tokens):
+                       block_tokens, bytes_per_token):
         """Result code, and the bytes that this tenant can have at most."""
         model = _Model(sizeof(_Model), name.encode(), layers, kv_heads, head_dim,
-                       bytes_per_element, max_seq_len, block_tokens)
+                       bytes_per_element, max_seq_len, block_tokens, bytes_per_token)
         info = _ModelInfo(sizeof(_ModelInfo))
         code = self._model_register(byref(model), byref(info))
         return code, info.capacity_tokens * info.bytes_per_token

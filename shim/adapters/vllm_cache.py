@@ -16,6 +16,8 @@ START_WAIT_MS = 30000  # for memory that an engine cannot start without
 # Where schedulers keep the requests that do not run yet; a release has some of them.
 WAITING = ("waiting", "skipped_waiting", "kv_holding_waiting")
 
+SHAPE = ("num_kv_heads", "head_size", "dtype")  # of a layer's specification
+
 # What an engine tells its front end once it is ready; the greatest length is part of it since 0.20.
 READY = "EngineCoreReadyResponse"
 
@@ -79,7 +81,7 @@ class Allocation:
         self.elastic = []
         self.cache = None
         self.balloon = None
-        self.registered = False  # the model's shape, as all layers have it
+        self.registered = False  # the model, of which each token takes as much as the next
         self.state = ""
         self.trouble_was = ""
 
@@ -160,28 +162,30 @@ class Allocation:
 
     def _register_model(self):
         groups = self.kv_cache_config.kv_cache_groups
-        spec = layer_specs(groups[0])[0]
-        shape = [getattr(spec, name, None) for name in ("num_kv_heads", "head_size", "dtype")]
-        if None in shape:
+        spec = next((spec for group in groups for spec in layer_specs(group)
+                     if all(getattr(spec, name, None) is not None for name in SHAPE)), None)
+        if spec is None:
             return
         model = self.config.model_config
+        longest = model.max_model_len
+        takes = [self.group_blocks(group, longest) for group in groups]
         code, limit = self.library.register_model(
             str(getattr(model, "served_model_name", None) or model.model),
-            sum(len(group.layer_names) for group in groups), shape[0], shape[1],
-            shape[2].itemsize, model.max_model_len, spec.block_size)
+            sum(len(group.layer_names) for group in groups), spec.num_kv_heads,
+            spec.head_size, spec.dtype.itemsize, longest, spec.block_size,
+            -(-self.block_bytes() * sum(takes) // longest))
         if code == client.OK:
-            self.registered = not any(layer_window(spec) for group in groups
-                                      for spec in layer_specs(group))
+            self.registered = takes == [-(-longest // group.kv_cache_spec.block_size)
+                                        for group in groups]
             self._fit(model, limit)
 
     def _fit(self, model, limit):
         """A request that never fits would wait for ever: of an engine that may have `limit` bytes,
         only shorter ones are accepted, as vLLM does where it finds its greatest length by itself."""
         code, stripes = self.cache.stripes()
-        a_block = sum(self.pieces.values()) // self.blocks
         usable = 0
         for _, count in stripes:
-            if (usable + count) * a_block > limit:
+            if (usable + count) * self.block_bytes() > limit:
                 break
             usable += count
         most = self.most_tokens(usable - PINNED)
@@ -222,16 +226,23 @@ class Allocation:
         else:
             self.balloon.start()
 
+    def block_bytes(self):
+        """Of all layers."""
+        return sum(self.pieces.values()) // self.blocks
+
     def request_blocks(self, tokens):
         """Blocks that a request of so many tokens takes, at most."""
-        in_flight = 2 * self.config.scheduler_config.max_num_batched_tokens
-        blocks = 0
-        for group in self.kv_cache_config.kv_cache_groups:
-            spec = group.kv_cache_spec
-            window = layer_window(spec)
-            kept = min(tokens, window + in_flight) if window else tokens
-            blocks += 1 + min(-(-kept // spec.block_size), most_blocks(group, self.config))
+        blocks = sum(1 + self.group_blocks(group, tokens)
+                     for group in self.kv_cache_config.kv_cache_groups)
         return min(self.blocks - 1, blocks)
+
+    def group_blocks(self, group, tokens):
+        """Those of one group, where they begin with the request's first token."""
+        spec = group.kv_cache_spec
+        window = layer_window(spec)
+        if window:
+            tokens = min(tokens, window + 2 * self.config.scheduler_config.max_num_batched_tokens)
+        return min(-(-tokens // spec.block_size), most_blocks(group, self.config))
 
     def most_tokens(self, blocks):
         """Of the greatest request that surely fits into so many blocks."""

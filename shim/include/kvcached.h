@@ -81,11 +81,15 @@ typedef struct kvcached_model {
   uint32_t bytes_per_element;
   uint32_t max_seq_len;  /* tokens */
   uint32_t block_tokens; /* tokens in one block */
+  /* What a request of max_seq_len tokens takes in all layers, for each of its tokens: of a model
+   * whose layers differ, have no V, or do not keep every token. 0, or a struct_size that ends
+   * before this: K and V of layers x kv_heads x head_dim x bytes_per_element. */
+  uint64_t bytes_per_token;
 } kvcached_model;
 
 typedef struct kvcached_model_info {
   size_t struct_size;
-  uint64_t bytes_per_token;   /* K and V of all layers */
+  uint64_t bytes_per_token;   /* as the model says it, or K and V of all layers */
   uint64_t capacity_tokens;   /* what this tenant may hold at most in the pool */
   uint64_t guaranteed_tokens; /* what its minimum covers */
 } kvcached_model_info;

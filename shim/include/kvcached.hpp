@@ -67,6 +67,7 @@ struct Model {
   std::string name;
   std::uint32_t layers = 0, kv_heads = 0, head_dim = 0, bytes_per_element = 0;
   std::uint32_t max_seq_len = 0, block_tokens = 0;
+  std::uint64_t bytes_per_token = 0;  // 0: of the shape
 };
 struct Capacity {
   std::uint64_t bytes_per_token = 0, tokens = 0, guaranteed_tokens = 0;
@@ -74,7 +75,7 @@ struct Capacity {
 inline Result register_model(const Model& model, Capacity& capacity) noexcept {
   const kvcached_model m{sizeof m,          model.name.c_str(), model.layers,
                          model.kv_heads,    model.head_dim,     model.bytes_per_element,
-                         model.max_seq_len, model.block_tokens};
+                         model.max_seq_len, model.block_tokens, model.bytes_per_token};
   kvcached_model_info info{sizeof info, 0, 0, 0};
   const Result result = kvcached_model_register(&m, &info);
   if (result) capacity = {info.bytes_per_token, info.capacity_tokens, info.guaranteed_tokens};

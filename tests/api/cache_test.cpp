@@ -255,7 +255,7 @@ TEST_F(Caches, ModelLengthIsToldWhileThereIsAListener) {
   ASSERT_EQ(
       kvcached_model_on_max_seq_len([](std::uint32_t tokens, void*) { told = tokens; }, nullptr),
       KVCACHED_OK);
-  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16};
+  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16, 0};
   ASSERT_EQ(kvcached_model_register(&model, nullptr), KVCACHED_OK);
   ASSERT_TRUE(eventually([&] { return told != 0; }));
   EXPECT_LT(told, 1U << 30);
@@ -284,12 +284,12 @@ TEST_F(Caches, WhoIsToldOfTheModelLengthMayMakeTheseCalls) {
   const auto first = [](std::uint32_t tokens, void*) {
     asked = kvcached_model_max_seq_len();
     EXPECT_EQ(asked, tokens);
-    const kvcached_model other{sizeof other, "huger", 40, 40, 128, 2, 1U << 31, 16};
+    const kvcached_model other{sizeof other, "huger", 40, 40, 128, 2, 1U << 31, 16, 0};
     EXPECT_EQ(kvcached_model_register(&other, nullptr), KVCACHED_OK);
     EXPECT_EQ(kvcached_model_on_max_seq_len(next, nullptr), KVCACHED_OK);
     ++calls;
   };
-  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16};
+  kvcached_model model{sizeof model, "huge", 40, 40, 128, 2, 1U << 30, 16, 0};
   ASSERT_EQ(kvcached_model_register(&model, nullptr), KVCACHED_OK);
   ASSERT_EQ(kvcached_model_on_max_seq_len(first, nullptr), KVCACHED_OK);
   EXPECT_TRUE(eventually([&] { return calls == 11; })) << calls;
@@ -317,6 +317,15 @@ TEST_F(Caches, ModelShapeGivesTokens) {
   EXPECT_EQ(info.guaranteed_tokens, 0U);
   EXPECT_EQ(kvcached_model_max_seq_len(),
             std::min<std::uint64_t>(info.capacity_tokens, 4096) / 16 * 16);
+  model.bytes_per_token = 1000;
+  ASSERT_EQ(kvcached_model_register(&model, &info), KVCACHED_OK);
+  EXPECT_EQ(info.bytes_per_token, 1000U);
+  model.struct_size = offsetof(kvcached_model, bytes_per_token);  // as the first version ended
+  ASSERT_EQ(kvcached_model_register(&model, &info), KVCACHED_OK);
+  EXPECT_EQ(info.bytes_per_token, 2ULL * 40 * 40 * 128 * 2);
+  --model.struct_size;
+  EXPECT_EQ(kvcached_model_register(&model, &info), KVCACHED_INVALID);
+  model.struct_size = sizeof model;
   model.layers = 0;
   EXPECT_EQ(kvcached_model_register(&model, &info), KVCACHED_INVALID);
   EXPECT_EQ(kvcached_model_register(nullptr, nullptr), KVCACHED_INVALID);

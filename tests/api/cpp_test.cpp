@@ -56,10 +56,13 @@ TEST_F(Cpp, ACacheLivesAndMovesAsAnObject) {
 
 TEST_F(Cpp, AModelHasACapacity) {
   Capacity capacity;
-  const Model model{"small", 2, 8, 64, 2, 4096, 16};
+  Model model{"small", 2, 8, 64, 2, 4096, 16};
   ASSERT_TRUE(register_model(model, capacity));
   EXPECT_EQ(capacity.bytes_per_token, 4096U);
   EXPECT_GT(capacity.tokens, 0U);
+  model.bytes_per_token = 1000;
+  ASSERT_TRUE(register_model(model, capacity));
+  EXPECT_EQ(capacity.bytes_per_token, 1000U);
 }
 
 }  // namespace

@@ -176,6 +176,11 @@ class Limited(Checks):
                 self.assertEqual({name: len(t) for name, t in engine.outputs.items()},
                                  {"longest": 39, "other": 19})
 
+    def test_the_library_is_told_what_a_token_really_takes(self):
+        library, engine = self.make(190)
+        self.assertEqual(library.models[-1][-1], vllm_engine.block_bytes() / vllm_engine.BLOCK)
+        self.assertTrue(engine.core._kvcached.registered)
+
     def test_what_the_limit_covers_is_left_alone(self):
         _, engine = self.make(190)
         self.assertEqual(engine.config.model_config.max_model_len,

@@ -154,7 +154,8 @@ int main() {
                                  kBlock * kTensors / 16 / 4,
                                  2,
                                  static_cast<std::uint32_t>(blocks),
-                                 16};
+                                 16,
+                                 0};
       fits = model.max_seq_len;
       const auto tell = [](std::uint32_t tokens, void* user) {
         *static_cast<std::atomic<std::uint32_t>*>(user) = tokens;
