@@ -101,6 +101,7 @@ class Rank:
             return self._back_whole()
         if not self.spans:
             self._begin()
+        self.head[group_file.PRESSURE] = self.cache.pressure()  # an idle engine launches no step
         self._tell(group_file.EXPECT, self.cache.expect)
         self._tell(group_file.IN_USE, self.cache.in_use)
         number, text = self.file.text(-1)

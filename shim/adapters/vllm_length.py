@@ -176,7 +176,11 @@ def engine_utils(module):
 def teller(allocation):
     """A function, for now and then, which tells the front ends what the library says that fits. None
     where there is nobody to tell."""
-    engine = getattr(allocation.config.parallel_config, "data_parallel_rank", 0)
+    parallel = allocation.config.parallel_config
+    # The rank is 0 in each of several engines that need nothing of each other.
+    engine = getattr(parallel, "data_parallel_index", None)
+    if engine is None:
+        engine = getattr(parallel, "data_parallel_rank", 0)
     path = vars(allocation.config).get(NAME)
     if not path or not 0 <= engine < ENGINES:
         return None

@@ -232,6 +232,15 @@ class Protocol(unittest.TestCase):
             rank.launch(1)
         self.assertEqual(world.group.pressure(), 9)
 
+    def test_an_idle_engine_hears_of_pressure_and_of_its_end(self):
+        world = self.world(2)
+        world.start()
+        world.all_look()
+        for pressed in (9, 0):
+            world.ranks[1].cache.pressed = pressed
+            world.all_look()
+            self.assertEqual(world.group.pressure(), pressed)
+
     def test_ranks_that_do_not_fit_together(self):
         nested, other = [2, 4, 6, 8, 16, 24] + list(range(28, 65, 4)), [3, 9, 33, 64]
         self.assertEqual(self.world(2, [World.ENDS, nested]).group.agree(64, 1), "")

@@ -243,6 +243,18 @@ class Engine(Lengths):
             self.assertTrue(until(lambda: told() == longest), told())
         engine.check()
 
+    def test_engines_of_rank_0_tell_by_their_index(self):
+        loose, path = worlds.vllm_engine.Loose, length.create_file()
+
+        def tell(longest, **parallel):
+            config = loose(parallel_config=loose(data_parallel_rank=0, **parallel))
+            vars(config)[length.NAME] = path
+            length.teller(loose(config=config, library=loose(max_seq_len=lambda: longest)))()
+            return length.open_file(path).least()[0]
+        self.assertEqual(tell(100, data_parallel_index=0), 100)
+        self.assertEqual(tell(4096, data_parallel_index=1), 100, "the shortest counts")
+        self.assertEqual(tell(2000), 2000, "without an index it is the first")
+
     def test_with_nobody_to_tell_it_tells_nothing(self):
         self.make(None)
         self.assertEqual(list(self.folder.glob("lengths-*")), [])
