@@ -173,9 +173,13 @@ def settle(engine):
     allocation = engine._kvcached
     if allocation is not None and allocation.balloon.pool._kvcached is not None:
         try:
-            allocation.balloon.settle(idle(engine.scheduler))
+            rests = idle(engine.scheduler)
+            allocation.balloon.settle(rests)
         except Exception as error:
             allocation.balloon.fail(error)
+        else:
+            if rests:
+                vllm_idle.publish(engine.scheduler)
 
 
 def idle(scheduler):
@@ -348,11 +352,8 @@ def block_pool(module):
 
     def get_usage(original):
         def wrapper(self):
-            usage = original(self)
             balloon = self._kvcached
-            if balloon is None or self.num_gpu_blocks < 2:
-                return usage
-            return usage - balloon.hidden() / (self.num_gpu_blocks - 1)
+            return original(self) if balloon is None else balloon.in_use() / balloon.total
         return wrapper
 
     seams.wrap(module.BlockPool, {

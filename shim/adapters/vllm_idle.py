@@ -4,6 +4,7 @@ thread wakes it for that; the engine's own thread, the only one that moves block
 """
 
 import logging
+import sys
 import threading
 import time
 import weakref
@@ -38,6 +39,19 @@ def wrap(module, settle):
     except (AttributeError, seams.Unknown) as error:
         log.info("kvcached: %s; what an idle engine has stays longer", error)
         return None
+
+
+def publish(scheduler):
+    """What the next step would tell of blocks that were dropped from the prefix cache: it may be
+    long in coming. Never raises."""
+    try:
+        manager = scheduler.kv_cache_manager
+        if getattr(manager.block_pool, "kv_event_queue", None):
+            batch = sys.modules["vllm.v1.core.sched.scheduler"].KVEventBatch
+            scheduler.kv_event_publisher.publish(
+                batch(ts=time.time(), events=manager.take_events()))
+    except Exception as error:
+        log.info("kvcached: %r; what the prefix cache dropped is told later, if at all", error)
 
 
 def watch(engine, balloon, wake, tell):

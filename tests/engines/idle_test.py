@@ -1,5 +1,6 @@
 """What an idle engine keeps of its memory, and what goes back when."""
 import os
+import sys
 import time
 import types
 import unittest
@@ -28,6 +29,10 @@ class Idle(unittest.TestCase):
                 self.burst(engine)
                 self.assertEqual(engine.cache.live, {0})
                 self.assertEqual(engine.pool.get_usage(), 0)
+
+    def test_without_requests_usage_is_0_whatever_the_size(self):
+        for blocks in range(150, 260):
+            self.assertEqual(worlds.Engine(worlds.Library(), blocks=blocks).pool.get_usage(), 0)
 
     def test_the_prefix_cache_keeps_what_its_cap_allows(self):
         for cap, most in (("0", 0), ("10%", 20), ("%d" % (8 * worlds.vllm_engine.block_bytes()), 8)):
@@ -163,6 +168,29 @@ class Idle(unittest.TestCase):
         self.assertLessEqual(engine.cache.backed_blocks(), library.pool_blocks)
         self.assertGreater(engine.cache.backed_blocks(),
                            library.pool_blocks - library.largest_stripe)
+
+    @unittest.skipUnless(worlds.SITE, "needs vLLM's sources")
+    def test_what_is_dropped_while_idle_is_told_at_once(self):
+        os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
+        library, told = worlds.Library(), []
+        engine = worlds.Engine(library, queued=True)
+        self.addCleanup(engine.cache.destroy)
+        scheduler = engine.core.scheduler
+        scheduler.kv_event_publisher = types.SimpleNamespace(
+            publish=lambda batch: told.extend(batch.events))
+        with mock.patch.multiple(sys.modules[type(scheduler).__module__],
+                                 KVEventBatch=types.SimpleNamespace):
+            self.burst(engine)
+            engine.pool.enable_kv_cache_events = True
+            library.pool_blocks = engine.cache.backed_blocks() - 20
+            self.assertTrue(engine.sleep(10), "the engine is woken")
+            self.assertGreaterEqual(len(told), engine.cache.told_evicted)
+            self.assertGreater(len(told), 0)
+            scheduler.kv_event_publisher = None
+            library.pool_blocks -= 20
+            with self.assertLogs("kvcached", "INFO"):
+                self.assertTrue(engine.sleep(10), "the engine is woken")
+        self.assertFalse(engine.balloon.pinning)
 
     def test_an_engine_whose_steps_are_all_alike_gives_way_after_the_next(self):
         os.environ["KVCACHED_PREFIX_CACHE"] = "100%"
