@@ -47,7 +47,7 @@ class Balloon(Glance):
     `allocations` are addresses of the elastic allocations. `keep_cached`: of free blocks that only
     the prefix cache knows, so many are worth growing for rather than dropping one, and stripes
     without anything else stay backed up to so many blocks. `least`: blocks of one longest request,
-    which are never given up for others. `report` takes a state for
+    which are never drained for others. `report` takes a state for
     `kvcached stat`.
 
     glance(scheduler)  before a step: it finds what it needs, and what can be foreseen is being
@@ -295,7 +295,7 @@ class Balloon(Glance):
                 self.queue.pardon()
             return
         spare = self.total - self.withheld - self.least
-        self.queue.condemn(min(pressure, spare), STRIPES_UNDER_PRESSURE)
+        self.queue.condemn(min(pressure, spare), spare, STRIPES_UNDER_PRESSURE)
 
     def _hand_back(self, keep_cached, most, evictions):
         queue, given, before = self.queue, [], evictions

@@ -198,7 +198,7 @@ bool FreeBlocks::withdraw(Stripe stripe, std::vector<Range>& out) noexcept {
   return true;
 }
 
-void FreeBlocks::condemn(std::size_t blocks, std::size_t most) {
+void FreeBlocks::condemn(std::size_t blocks, std::size_t spare, std::size_t most) {
   std::size_t have = 0;
   std::vector<std::tuple<double, Stripe>> shares;
   for (Stripe stripe = 0; stripe < stripes_.size(); ++stripe) {
@@ -211,8 +211,10 @@ void FreeBlocks::condemn(std::size_t blocks, std::size_t most) {
   }
   std::sort(shares.begin(), shares.end());
   for (const auto& [share, stripe] : shares) {
-    if (most-- == 0 || have >= blocks) return;
+    if (most == 0 || have >= blocks) return;
     Part& part = stripes_[stripe];
+    if (have + part.held > spare) continue;
+    --most;
     const std::vector<Block> cached = cached_in(stripe, part.cached);
     part.stack.reserve(part.stack.size() + cached.size());
     // Nothing fails from here on.

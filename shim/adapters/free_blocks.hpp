@@ -65,8 +65,8 @@ class FreeBlocks {
   // Takes an empty stripe away. False when it is none; else `out` has what was added.
   bool withdraw(Stripe stripe, std::vector<Range>& out) noexcept;
   // Condemns the emptiest stripes that have live blocks, until condemned ones have `blocks` or
-  // `most` were added.
-  void condemn(std::size_t blocks, std::size_t most);
+  // `most` were added; none by which they would have more than `spare`.
+  void condemn(std::size_t blocks, std::size_t spare, std::size_t most);
   // Nothing is condemned any more. The blocks that were aside are live until they are given back.
   std::vector<Block> pardon();
 

@@ -290,10 +290,11 @@ PyObject* withdraw(Core& core, PyObject*, PyObject* argument) {
 }
 
 PyObject* condemn(Core& core, PyObject*, PyObject* arguments) {
-  ssize_t blocks = 0, most = 0;
-  if (python.PyArg_ParseTuple(arguments, "nn", &blocks, &most) == 0) return nullptr;
-  if (blocks > 0 && most > 0) {
-    core.blocks.condemn(static_cast<std::size_t>(blocks), static_cast<std::size_t>(most));
+  ssize_t blocks = 0, spare = 0, most = 0;
+  if (python.PyArg_ParseTuple(arguments, "nnn", &blocks, &spare, &most) == 0) return nullptr;
+  if (blocks > 0 && spare > 0 && most > 0) {
+    core.blocks.condemn(static_cast<std::size_t>(blocks), static_cast<std::size_t>(spare),
+                        static_cast<std::size_t>(most));
   }
   return also(none);
 }

@@ -214,7 +214,7 @@ class After(unittest.TestCase):
         looking.calm = 3
         self.assertTrue(looking.rests(engine))
         looking.queue.popleft_n(3)
-        looking.queue.condemn(1, 1)
+        looking.queue.condemn(1, 10, 1)
         self.assertFalse(looking.rests(engine))
         looking.queue.pardon()
         self.assertTrue(looking.rests(engine))

@@ -225,7 +225,7 @@ class Life(unittest.TestCase):
             queue.append(taken[0])
             queue.cached_in(0, 5), queue.stack(0), queue.ranges(0), queue.get_all_free_blocks()
             queue.forget([1, 2])
-            queue.condemn(1, 1)
+            queue.condemn(1, 10, 1)
             queue.pardon()
             taken[0].block_hash = None
             queue.forget_all()
@@ -268,13 +268,13 @@ class Condemned(unittest.TestCase):
         self.queue.prepend_n(taken[3:10] + taken[12:20] + taken[29:])  # 3, 2 and 9 live
 
     def test_the_emptiest_stripes_give_no_blocks_any_more(self):
-        self.queue.condemn(15, 8)
+        self.queue.condemn(15, 80, 8)
         self.assertEqual(condemned(self.queue), {0, 1})
         self.assertEqual(numbers(self.queue.popleft_n(1)), [29])
         self.assertEqual(self.queue.num_free_blocks, 0)
 
     def test_they_drain_and_can_be_withdrawn(self):
-        self.queue.condemn(5, 8)
+        self.queue.condemn(5, 80, 8)
         self.assertEqual(condemned(self.queue), {1})
         self.queue.prepend_n([self.queue.blocks[10], self.queue.blocks[11]])
         self.assertEqual(self.queue.empty(), [1])
@@ -283,7 +283,7 @@ class Condemned(unittest.TestCase):
 
     def test_a_pardon_gives_all_back(self):
         free = self.queue.num_free_blocks
-        self.queue.condemn(20, 8)
+        self.queue.condemn(20, 80, 8)
         self.assertEqual(self.queue.num_free_blocks, 1)
         self.queue.pardon()
         self.assertEqual(self.queue.num_free_blocks, free)
@@ -352,7 +352,7 @@ class Books(unittest.TestCase):
                 out.add(stripe)
             elif move == 7 and dice.random() < 0.3:
                 if dice.random() < 0.5:
-                    queue.condemn(dice.randrange(80), dice.randrange(1, 4))
+                    queue.condemn(dice.randrange(80), dice.randrange(80), dice.randrange(1, 4))
                 else:
                     queue.pardon()
             if dice.random() < 0.3:

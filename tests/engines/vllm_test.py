@@ -12,6 +12,7 @@ from unittest import mock
 import worlds
 from doubles import vllm_engine
 from checks import ONE_ALLOCATION, VARIANTS, Checks, pass_through
+from queues import condemned
 
 
 class Plentiful(Checks):
@@ -101,6 +102,26 @@ class Short(Checks):
         for seed, settings in enumerate(VARIANTS):
             with self.subTest(settings=settings):
                 self.check_all_finish(seed + 20, settings)
+
+    def test_what_one_longest_request_takes_is_not_drained(self):
+        library = worlds.Library(first_stripe=4, largest_stripe=32)
+        engine = worlds.Engine(library, caching=False, max_model_len=16 * 96, budget=256)
+        balloon, queue = engine.balloon, engine.balloon.queue
+        for i in range(4):
+            engine.add("r%d" % i, range(i * 1000, i * 1000 + 16 * 28), 16 * 20)
+        while balloon.total - balloon.withheld <= balloon.least:
+            engine.step()
+        spare = balloon.total - balloon.withheld - balloon.least
+        self.assertLess(spare, library.largest_stripe)
+        library.pool_blocks = engine.cache.backed_blocks() - 1
+        drained = set()
+        while engine.busy():
+            engine.step()
+            if condemned(queue) - drained:
+                drained |= condemned(queue)
+                left = balloon.total - balloon.withheld - sum(map(queue.held, condemned(queue)))
+                self.assertGreaterEqual(left, balloon.least)
+        self.assertTrue(drained)
 
     def test_outputs_do_not_depend_on_memory(self):
         outputs = []

@@ -68,7 +68,7 @@ TEST(FreeBlocks, OfACondemnedStripeAreAsideUntilItIsWithdrawnOrPardoned) {
   ASSERT_TRUE(blocks.add({0, 4}) && blocks.add({4, 4}));
   take(blocks, 8);
   for (Block block : {0u, 1u, 2u, 4u}) blocks.give(block, block == 2, End::back);
-  blocks.condemn(1, 1);  // one live block in the first stripe, three in the second
+  blocks.condemn(1, 100, 1);  // one live block in the first stripe, three in the second
   EXPECT_TRUE(blocks.is_condemned(0));
   EXPECT_EQ(blocks.aside(), 3u);
   EXPECT_THAT(blocks.all(), ElementsAre(4));
@@ -79,17 +79,31 @@ TEST(FreeBlocks, OfACondemnedStripeAreAsideUntilItIsWithdrawnOrPardoned) {
   EXPECT_THAT(gone, ElementsAre(FreeBlocks::Range{0, 4}));
   EXPECT_EQ(blocks.aside() + blocks.condemned(), 0u);
 
-  blocks.condemn(1, 1);
+  blocks.condemn(1, 100, 1);
   EXPECT_THAT(blocks.pardon(), ElementsAre(4));
   EXPECT_TRUE(blocks.give(4, false, End::back));
   EXPECT_EQ(blocks.free(), 1u);
+}
+
+TEST(FreeBlocks, OfStripesBeyondWhatCanBeSparedNoneAreCondemned) {
+  FreeBlocks blocks = four_stripes_of_four();
+  ASSERT_TRUE(blocks.add({0, 4}) && blocks.add({4, 2}) && blocks.add({8, 4}));
+  take(blocks, 10);
+  for (Block block : {0u, 1u, 2u, 4u, 8u}) blocks.give(block, false, End::back);
+  blocks.condemn(3, 3, 1);  // the emptiest has four; the next two
+  EXPECT_FALSE(blocks.is_condemned(0));
+  EXPECT_TRUE(blocks.is_condemned(1));
+  blocks.condemn(3, 5, 2);
+  EXPECT_EQ(blocks.condemned(), 1u);
+  blocks.condemn(3, 6, 2);
+  EXPECT_TRUE(blocks.is_condemned(0));
 }
 
 TEST(FreeBlocks, WhoseMemoryComesWhileTheirStripeIsCondemnedAreAside) {
   FreeBlocks blocks = four_stripes_of_four();
   ASSERT_TRUE(blocks.add({0, 2}));
   take(blocks, 1);
-  blocks.condemn(1, 1);
+  blocks.condemn(1, 100, 1);
   ASSERT_TRUE(blocks.add({2, 2}));
   EXPECT_EQ(blocks.free(), 0u);
   EXPECT_EQ(blocks.aside(), 3u);
