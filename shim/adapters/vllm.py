@@ -353,7 +353,9 @@ def block_pool(module):
     def get_usage(original):
         def wrapper(self):
             balloon = self._kvcached
-            return original(self) if balloon is None else balloon.in_use() / balloon.total
+            if balloon is None or not balloon.total:
+                return original(self)
+            return balloon.in_use() / balloon.total
         return wrapper
 
     seams.wrap(module.BlockPool, {
