@@ -22,16 +22,18 @@ class FakeBudget final : public cache::Budget {
 
   using Budget::charge;
   bool charge(Pages pages, Pages wish) noexcept override {
-    const std::lock_guard lock(mutex_);
-    ++charges_;
-    if (charged_ + pages > pool_) {
+    {
+      const std::lock_guard lock(mutex_);
+      ++charges_;
+      if (charged_ + pages <= pool_) {
+        charged_ += pages;
+        return true;
+      }
       ++refusals_;
       if (wish) wish_ = wish;
-      if (on_refusal) on_refusal();
-      return false;
     }
-    charged_ += pages;
-    return true;
+    if (on_refusal) on_refusal();
+    return false;
   }
   void begin_wish() noexcept override {
     const std::lock_guard lock(mutex_);
