@@ -54,7 +54,11 @@ class Duet:
             if isinstance(step, workloads.Rest):
                 side.rest(step)
             else:
-                side.ask(self.mode, step, piece, capacity, prompts)
+                try:
+                    side.ask(self.mode, step, piece, capacity, prompts)
+                except Failed:
+                    self._check()  # says which one has ended, if one has
+                    raise
                 time.sleep(SETTLE / 20 if self.options.tiny else SETTLE)
         self._check()
         return {kind: dict(record(self.sides[kind], begun, watch), capacity=capacity)
