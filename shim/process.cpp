@@ -111,6 +111,20 @@ void after_fork() noexcept {
 }  // namespace
 
 Process* Process::make() noexcept {
+  // Before the first lock is taken. The child's threads, locks and CUDA state are the parent's and
+  // unusable: it forgets all of it, and lets go of the parent's membership, whose life the open
+  // file would prolong.
+  static constinit std::atomic<bool> fork_is_told{false};
+  if (!fork_is_told.exchange(true)) {
+    pthread_atfork(&before_fork, &after_fork, [] {
+      if (Process* self = g_process.exchange(nullptr))
+        for (Device& device : self->state_.devices)
+          if (auto* member = device.member.load()) member->abandon();
+      kvcached_watched.unclaimed.store(0);
+      kvcached_watched.sync_memops.store(0);
+      after_fork();
+    });
+  }
   const std::lock_guard lock(g_making);
   if (Process* made = g_process.load(std::memory_order_acquire)) return made;
   if (g_passive.load(std::memory_order_relaxed)) return nullptr;
@@ -152,16 +166,6 @@ Process* Process::make() noexcept {
         g_passive.store(true);
         driver::exit_began();
         if (Process* self = existing()) self->state_.agent.stop();
-      });
-      // The child's threads, locks and CUDA state are the parent's and unusable: it forgets all of
-      // it, and lets go of the parent's membership, whose life the open file would prolong.
-      pthread_atfork(&before_fork, &after_fork, [] {
-        if (Process* self = g_process.exchange(nullptr))
-          for (Device& device : self->state_.devices)
-            if (auto* member = device.member.load()) member->abandon();
-        kvcached_watched.unclaimed.store(0);
-        kvcached_watched.sync_memops.store(0);
-        after_fork();
       });
     }
     g_process.store(process, std::memory_order_release);

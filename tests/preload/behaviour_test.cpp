@@ -114,6 +114,14 @@ TEST(Behaviour, PeersMayAccessWhatIsAllocatedAfterTheyWereEnabled) {
   }
 }
 
+TEST(Behaviour, AChildOfAForkDuringTheFirstCallIsNotStuck) {
+  auto variables = on_small_gpu(elastic(), "256MiB");
+  variables["LD_PRELOAD"] += ":" + helper_library("forks");
+  const auto with = run_program({program("contexts"), "destroy"}, variables);
+  ASSERT_EQ(with.status, 0) << with.err;
+  EXPECT_EQ(value_of(with.out, "child"), "0") << with.out;
+}
+
 class Closing : public testing::TestWithParam<const char*> {};
 
 TEST_P(Closing, WaitsForCallsThatTheLibraryMakesInTheContext) {
