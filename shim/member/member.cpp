@@ -100,10 +100,15 @@ std::unique_ptr<Member> Member::join(const Settings& settings, const ledger::Gpu
       return nullptr;
     }
     if (!complaint.empty()) warn("{}", complaint);
-    const Pages promised = ledger->limits().min;
-    if (promised < limits.min)
-      warn("KVCACHED_MIN: the pool keeps {} MiB for {}, not {} MiB", bytes_of(promised).value >> 20,
+    const ledger::TenantLimits kept = ledger->limits();
+    if (kept.min < limits.min)
+      warn("KVCACHED_MIN: the pool keeps {} MiB for {}, not {} MiB", bytes_of(kept.min).value >> 20,
            tenant, bytes_of(limits.min).value >> 20);
+    const Pages most = ledger->pool();
+    if (std::min(kept.max, most) != std::min(limits.max, most) || kept.weight != limits.weight)
+      warn("{} has a maximum of {} MiB and weight {}; this process's {} MiB and {} do not count",
+           tenant, bytes_of(kept.max).value >> 20, kept.weight, bytes_of(limits.max).value >> 20,
+           limits.weight);
     return std::unique_ptr<Member>(new Member(std::move(ledger)));
   } catch (...) {
     warn("no memory to join the pool; memory stays plain");

@@ -226,6 +226,20 @@ TEST_F(Engines, AMinimumThatThePoolCannotKeepIsOneLine) {
   expect_verified(*first);
 }
 
+TEST_F(Engines, LimitsThatAreNotTheTenantsAreOneLine) {
+  auto first = start("twins", environment("KVCACHED_MAX", "300MiB"), {"--step-ms", "20"});
+  ASSERT_TRUE(eventually([&] { return first->figure("step", "step") >= 1; }));
+  for (const auto& [variable, value] :
+       {std::pair("KVCACHED_MAX", "400MiB"), std::pair("KVCACHED_WEIGHT", "7")}) {
+    Environment e = environment("KVCACHED_MAX", "300MiB");
+    e[variable] = value;
+    auto second = start("twins", e);
+    expect_one_line(*second, "do not count");
+  }
+  expect_verified(*first);
+  EXPECT_EQ(first->errors(), "");
+}
+
 TEST_F(Engines, AMinimumAboveTheMaximumIsOneLine) {
   Environment e = environment("KVCACHED_MIN", "400MiB");
   e["KVCACHED_MAX"] = "300MiB";
