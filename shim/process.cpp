@@ -140,18 +140,14 @@ Process* Process::make() noexcept {
       for (const std::string& complaint : complaints) warn("{}", complaint);
     }
     // What look-ups were answered by stays: a rule without the doors would lose what work writes.
-    Shown work = Shown::unsettled;
-    Shown nodes = Shown::unsettled;
-    work_shown.compare_exchange_strong(work, settings.match ? Shown::yes : Shown::no);
-    nodes_shown.compare_exchange_strong(
-        nodes, settings.match && settings.hints_args ? Shown::yes : Shown::no);
-    if (settings.match && work == Shown::no) {
+    settle_shown(settings.match.has_value(), settings.hints_args);
+    if (settings.match && work_shown.load() == Shown::no) {
       static bool told = false;
       if (!std::exchange(told, true))
         warn("KVCACHED_MATCH was set after the program had found the driver: it has no effect");
       settings.match.reset();
     }
-    if (nodes == Shown::no) settings.hints_args = false;
+    if (nodes_shown.load() == Shown::no) settings.hints_args = false;
     if (settings.disabled) {
       g_passive.store(true, std::memory_order_relaxed);
       return nullptr;

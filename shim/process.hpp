@@ -66,6 +66,14 @@ inline std::atomic<PlainReport> plain_report{nullptr};
 enum class Shown : std::uint8_t { unsettled, no, yes };
 inline std::atomic<Shown> work_shown{Shown::unsettled};
 inline std::atomic<Shown> nodes_shown{Shown::unsettled};
+// `rule`: buffers may be made that nobody claims; `args`: and be backed by what arguments name. The
+// first call decides. Work comes last: who finds it settled finds both.
+inline void settle_shown(bool rule, bool args) noexcept {
+  Shown none = Shown::unsettled;
+  nodes_shown.compare_exchange_strong(none, rule && args ? Shown::yes : Shown::no);
+  none = Shown::unsettled;
+  work_shown.compare_exchange_strong(none, rule ? Shown::yes : Shown::no);
+}
 
 class Process {
  public:

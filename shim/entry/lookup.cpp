@@ -40,18 +40,13 @@ bool switched_on() noexcept {
 // they are backed by what arguments name. Settled at the first door of either kind.
 bool shown(Door::Kind kind) noexcept {
   if (kind != Door::Kind::evidence && kind != Door::Kind::node) return true;
-  Shown work = work_shown.load();
-  if (work == Shown::unsettled) {
+  if (work_shown.load() == Shown::unsettled) {
     const char* match = std::getenv("KVCACHED_MATCH");
     const char* hints = std::getenv("KVCACHED_HINTS");
-    const bool rule = match != nullptr && *match != '\0';
-    const bool args = rule && hints != nullptr && std::strcmp(hints, "args") == 0;
-    Shown none = Shown::unsettled;
-    nodes_shown.compare_exchange_strong(none, args ? Shown::yes : Shown::no);
-    work_shown.compare_exchange_strong(work, rule ? Shown::yes : Shown::no);
-    work = work_shown.load();
+    settle_shown(match != nullptr && *match != '\0',
+                 hints != nullptr && std::strcmp(hints, "args") == 0);
   }
-  return (kind == Door::Kind::node ? nodes_shown.load() : work) == Shown::yes;
+  return (kind == Door::Kind::node ? nodes_shown : work_shown).load() == Shown::yes;
 }
 
 const char* library_name(const Door& door) noexcept {

@@ -2,6 +2,7 @@
 #include "shim/driver/cuda.hpp"
 #include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
+#include "shim/hooks/plain.hpp"
 #include "shim/process.hpp"
 
 namespace kvcached::hooks {
@@ -36,19 +37,13 @@ bool allocate_elastic(Process& process, CUdeviceptr* out, Bytes size) noexcept {
   return true;
 }
 
-// Allocates by `next()`, once more if the pool could make room.
 template <class F>
 CUresult allocate_plain(Process& process, CUdeviceptr* out, std::size_t size, F next) noexcept {
   ContextId context;
   DeviceId device;
   const bool known = driver::current_context(context, device) == driver::Status::ok;
-  if (known) {
-    process.keep_promises(device, Bytes(size));
-  }
-  CUresult result = next();
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && known && process.make_room(device, Bytes(size))) {
-    result = next();
-  }
+  const CUresult result =
+      take_plain(known ? &process : nullptr, device, Bytes(size), Bytes(size), next);
   if (result == CUDA_SUCCESS && known) {
     accounts().took(*out, {Bytes(size), device, context});
     process.took_plain(device, Bytes(size));
@@ -102,12 +97,9 @@ CUresult mem_alloc_pitch(Next<CUdeviceptr*, std::size_t*, std::size_t, std::size
   const bool known =
       process != nullptr && driver::current_context(context, device) == driver::Status::ok;
   // The pitch is the driver's to choose: at most twice the width, and 512 bytes.
-  if (known) process->keep_promises(device, Bytes((2 * width + 512) * height));
-  CUresult result = next(out, pitch, width, height, element);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && known &&
-      process->make_room(device, Bytes((width + 512) * height))) {
-    result = next(out, pitch, width, height, element);
-  }
+  const CUresult result = take_plain(
+      known ? process : nullptr, device, Bytes((2 * width + 512) * height),
+      Bytes((width + 512) * height), [=] { return next(out, pitch, width, height, element); });
   if (result == CUDA_SUCCESS && Process::get() != nullptr) {
     count(*out, *pitch * height);
     if (known) process->took_plain(device, Bytes(*pitch * height));

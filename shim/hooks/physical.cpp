@@ -1,5 +1,6 @@
 #include "shim/hooks/accounts.hpp"
 #include "shim/hooks/hooks.hpp"
+#include "shim/hooks/plain.hpp"
 #include "shim/process.hpp"
 
 namespace kvcached::hooks {
@@ -21,12 +22,8 @@ CUresult mem_create(
       properties != nullptr && properties->location.type == CU_MEM_LOCATION_TYPE_DEVICE;
   auto* const process = on_device ? Process::existing() : nullptr;
   const driver::DeviceId device{on_device ? properties->location.id : -1};
-  if (process != nullptr) process->keep_promises(device, Bytes(size));
-  CUresult result = next(out, size, properties, flags);
-  if (result == CUDA_ERROR_OUT_OF_MEMORY && process != nullptr &&
-      process->make_room(device, Bytes(size))) {
-    result = next(out, size, properties, flags);
-  }
+  const CUresult result = take_plain(process, device, Bytes(size), Bytes(size),
+                                     [=] { return next(out, size, properties, flags); });
   if (result == CUDA_SUCCESS && on_device && Process::get() != nullptr) {
     // Not the current context's device: the program may have none yet.
     accounts().created(*out, {Bytes(size), device});
