@@ -45,7 +45,8 @@ def positive(kind):
 
 def parser():
     whole = Parser(prog="vllm_alone", description=__doc__.split("\n")[0])
-    verbs = whole.add_subparsers(dest="verb", required=True, metavar="measure|report|condense|compare")
+    verbs = whole.add_subparsers(dest="verb", required=True,
+                                 metavar="measure|report|condense|compare")
     measure = verbs.add_parser("measure", help="go on with the rounds that a folder lacks")
     measure.add_argument("--site", type=pathlib.Path,
                          help="a folder with an unpacked vLLM; without one, --python has it")

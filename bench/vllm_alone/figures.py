@@ -16,6 +16,7 @@ IDLE_LIMIT_MIB = 600.0   # above weights, activations and context, so long after
 IDLE_S = 10.0
 PREFIX_CACHE = "5%"      # the default of KVCACHED_PREFIX_CACHE
 SHARES = {"p50 ms": 0.5, "p99 ms": 0.99}
+METRICS = {"TTFT": "ttft_ms", "TPOT": "tpot_ms"}  # of each request, as records name them
 # A steady load's tokens per second say how much was asked, not how much the engine can do.
 BURSTS = {step.name for steps in workloads.PLANS.values() for step in workloads.asked(steps)
           if isinstance(step, workloads.Burst)}
@@ -25,15 +26,19 @@ def samples(record):
     """{(workload, "TTFT" or "TPOT"): a value for each request}"""
     found = {(name, metric): [value for r in repeats for value in r.get(key, ())]
              for name, repeats in record["workloads"].items()
-             for metric, key in (("TTFT", "ttft_ms"), ("TPOT", "tpot_ms"))}
+             for metric, key in METRICS.items()}
     return {key: values for key, values in found.items() if values}
 
 
 def percentiles(samples):
     """{(workload, metric): value}, the p99 where there are requests enough."""
-    return {(name, "%s %s" % (metric, label)): percentile(values, share)
-            for (name, metric), values in samples.items() for label, share in SHARES.items()
-            if share == 0.5 or len(values) >= LEAST_FOR_P99}
+    return {(name, "%s %s" % (metric, label)): percentile(values, SHARES[label])
+            for (name, metric), values in samples.items() for label in labels(len(values))}
+
+
+def labels(requests):
+    """Of SHARES, those that so many requests tell."""
+    return [label for label, share in SHARES.items() if share == 0.5 or requests >= LEAST_FOR_P99]
 
 
 def values(record):

@@ -22,34 +22,30 @@ def table(heads, lines):
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [heads, rule] + lines)
 
 
+HEADS = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs", "mean ± error"]
+
+
+def judgement(row):
+    """A row under HEADS."""
+    goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
+    spread = "%.3f–%.3f" % figures.interval(row.pairs) if row.pairs else "–"
+    return ["%s, %s" % (row.mode, row.workload), row.metric, number(row.ratio(), 3), spread,
+            (goal + " " + row.verdict()).strip(), len(row.pairs),
+            "%s ± %s" % tuple(number(part, 3) for part in row.mean())]
+
+
 def comparison(records):
-    lines = []
-    for mode in ("offline", "serve"):
-        for row in figures.rows(records, mode):
-            goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
-            spread = "%.3f–%.3f" % figures.interval(row.pairs) if row.pairs else "–"
-            lines.append([mode + ", " + row.workload, row.metric, number(row.ratio(), 3), spread,
-                          (goal + " " + row.verdict()).strip(), len(row.pairs),
-                          "%s ± %s" % tuple(number(part, 3) for part in row.mean()),
-                          number(row.pooled, 3), number(row.median("stock")),
-                          number(row.median("elastic"))])
-    heads = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs",
-             "mean ± error", "all as one", "stock", "elastic"]
-    return table(heads, lines) if lines else "No round is complete."
+    lines = [judgement(row) + [number(row.pooled, 3), number(row.median("stock")),
+                               number(row.median("elastic"))]
+             for mode in ("offline", "serve") for row in figures.rows(records, mode)]
+    return table(HEADS + ["all as one", "stock", "elastic"], lines) if lines else (
+        "No round is complete.")
 
 
 def together(rows):
     """Of several starts: the table, and the goals that it decides."""
-    lines = []
-    for row in rows:
-        goal = "%s %.2f" % figures.GOALS[row.metric] if row.metric in figures.GOALS else ""
-        lines.append(["%s, %s" % (row.mode, row.workload), row.metric, number(row.ratio(), 3),
-                      "%.3f–%.3f" % figures.interval(row.pairs),
-                      (goal + " " + row.verdict()).strip(), len(row.pairs),
-                      "%s ± %s" % tuple(number(part, 3) for part in row.mean())])
-    heads = ["workload", "metric", "elastic / stock", "90 % interval", "goal", "pairs",
-             "mean ± error"]
-    return summary([row for row in rows if row.verdict()]) + "\n\n" + table(heads, lines)
+    return summary([row for row in rows if row.verdict()]) + "\n\n" + table(
+        HEADS, list(map(judgement, rows)))
 
 
 def judged(records):
