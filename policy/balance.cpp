@@ -66,8 +66,13 @@ void choose_aged(std::span<Tenant> tenants, const Rules& rules, Instant now, Pag
   best->plan.turn_began = now;
 }
 
-// What it needs now: in use and wished for.
-Pages need(const Tenant& t) { return std::min(t.max, in_use(t) + (t.stopped ? Pages() : t.want)); }
+// What it needs now: in use and wished for, in whole stripes as far as it is not there.
+Pages need(const Tenant& t) {
+  return std::min(t.max, in_use(t) + (t.stopped ? Pages() : held(t) + missing(t)));
+}
+
+// Others are entitled to what it has in use.
+bool above_target(const Tenant& t) { return !is_firm(t) && t.used > t.plan.target; }
 
 void set_bounds(Tenant& t, Pages all_certain, Pages capacity) {
   Decision& plan = t.plan;
@@ -77,9 +82,9 @@ void set_bounds(Tenant& t, Pages all_certain, Pages capacity) {
 }
 
 // Needs come before forecasts: only what is left when all needs are met is shared for what may be
-// needed soon. Else tenants without a wish would keep pages idle that others wait for.
-// Returns whether forecasts had a say.
-bool set_targets(std::span<Tenant> tenants, Pages capacity, bool with_forecasts) {
+// needed soon. Else tenants without a wish would keep pages idle that others wait for. `kept` of
+// the capacity are shared with nobody, but for what is certain. Returns whether all needs fit.
+bool set_targets(std::span<Tenant> tenants, Pages capacity, Pages kept, bool with_forecasts) {
   Pages lows;
   Pages needs;
   for (const Tenant& t : tenants) {
@@ -94,18 +99,19 @@ bool set_targets(std::span<Tenant> tenants, Pages capacity, bool with_forecasts)
           Pages(static_cast<std::uint64_t>(static_cast<double>(t.plan.low.value) * covered));
     }
   }
-  Pages goal = capacity;
-  if (needs <= capacity) {
+  const Pages shared = std::max(std::min(lows, capacity), capacity.minus_clamped(kept));
+  Pages goal = shared;
+  if (needs <= shared) {
     Pages highs;
     for (Tenant& t : tenants) {
       t.plan.low = t.plan.high;
       if (with_forecasts) t.plan.high = std::max(t.plan.low, std::min(t.max, t.demand));
       highs += t.plan.high;
     }
-    goal = std::min(capacity, highs);
+    goal = std::min(shared, highs);
   }
   fill(tenants, goal);
-  return with_forecasts && needs <= capacity;
+  return needs <= shared;
 }
 
 // While something claimed cannot be found, nobody above its target begins new work with what it
@@ -136,17 +142,30 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   pool.level = level_at(pool.level, spare, capacity);
   const Pages all_certain = certain(tenants);
   choose_aged(tenants, rules, now, all_certain, capacity);
-  bool forecasts = true;
-  const auto settle = [&] {
+  bool fits = true;
+  const auto settle = [&](Pages kept, bool with_forecasts) {
     for (Tenant& t : tenants) set_bounds(t, all_certain, capacity);
-    forecasts = set_targets(tenants, capacity, forecasts);
+    fits = set_targets(tenants, capacity, kept, with_forecasts);
     for (Tenant& t : tenants) t.plan.entitled = t.plan.aged || in_use(t) < t.plan.target;
     return settle_claims(pool, tenants, rules, spare);
   };
-  Pages unmet = settle();
-  // Some pages no claim is granted from, some victims may not be taken from, and stripes do not add
-  // up: so there may be less than what the needs left over. A claim does not wait for a forecast.
-  if (unmet && std::exchange(forecasts, false)) unmet = settle();
+  Pages unmet = settle(Pages(), true);
+  // Some victims may not be taken from, and stripes do not add up: so there may be less than what
+  // the needs left over. A claim does not wait for a forecast.
+  if (unmet && fits) unmet = settle(Pages(), false);
+  // Of the last pages no young claim is granted from. In a full pool with nobody above its target
+  // the first in line would wait until it is aged: so those pages are no part of the shares, where
+  // that finds somebody who has more than its own, and the first still has its turn.
+  const auto somebody_above = [&] {
+    return std::any_of(tenants.begin(), tenants.end(), above_target);
+  };
+  if (unmet && !somebody_above()) {
+    const auto first = std::min_element(tenants.begin(), tenants.end(), goes_before);
+    unmet = settle(tight_mark(capacity), false);
+    const bool helps = !unmet || somebody_above();
+    if (!helps || !first->plan.entitled) unmet = settle(Pages(), false);
+  }
+  pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
   return unmet;
 }

@@ -102,7 +102,8 @@ struct Pool {
   Pages shortfall;  // of size: not there, since plain memory or others took it
   // What `plan` decides for all.
   Level level = Level::rest;
-  Pages open;  // spare and offered to nobody
+  Pages open;   // spare and offered to nobody
+  Pages unmet;  // claimed, and neither free nor on its way
 
   constexpr Pages capacity() const { return size.minus_clamped(shortfall); }
 };

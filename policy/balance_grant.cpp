@@ -74,9 +74,10 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
   for (const Tenant& t : tenants) offers += t.plan.offer;
   const Pages unoffered = left.minus_clamped(floor(own)).minus_clamped(offers);
   const Pages before = own.charged + parts.promised + parts.offered;
-  Pages most = pool.level < Level::tight
-                   ? pool.open
-                   : std::min(pool.open, own.plan.target.minus_clamped(before));
+  // While something claimed cannot be found, what is given back is not taken again by who has more
+  // than its share: it could not even use it.
+  const bool free_to_all = pool.level < Level::tight && !pool.unmet;
+  Pages most = free_to_all ? pool.open : std::min(pool.open, own.plan.target.minus_clamped(before));
   if (purpose == Purpose::running) {
     most = std::max(most, unoffered.minus_clamped(bare_mark(pool.capacity())));
   }

@@ -78,6 +78,12 @@ void ElasticBlocks::give_back(const std::vector<BlockNumber>& blocks) {
   }
 }
 
+void ElasticBlocks::ask(std::uint64_t count) {
+  std::size_t none = 0;  // no room for ranges: it takes nothing
+  const int result = kvcached_cache_acquire(cache_, count, 0, 0, nullptr, &none);
+  if (result != KVCACHED_SHORT) check(result, "kvcached_cache_acquire");
+}
+
 void ElasticBlocks::expect(std::uint64_t count) {
   check(kvcached_cache_expect(cache_, count), "kvcached_cache_expect");
 }

@@ -23,6 +23,8 @@ class Blocks {
   virtual std::uint64_t take(std::uint64_t count, bool urgent, std::vector<BlockNumber>& taken) = 0;
   /// Work already launched may still use them.
   virtual void give_back(const std::vector<BlockNumber>& blocks) = 0;
+  /// A request waits for `count` blocks in all: to be said at each step for as long as it does.
+  virtual void ask(std::uint64_t count) = 0;
   /// How many more blocks will be wanted soon.
   virtual void expect(std::uint64_t count) = 0;
   /// Physical bytes held by the buffers of K and V.
@@ -37,6 +39,7 @@ class StaticBlocks final : public Blocks {
   std::uint64_t available() override { return free_.size(); }
   std::uint64_t take(std::uint64_t count, bool urgent, std::vector<BlockNumber>& taken) override;
   void give_back(const std::vector<BlockNumber>& blocks) override;
+  void ask(std::uint64_t /*count*/) override {}
   void expect(std::uint64_t /*count*/) override {}
   std::uint64_t resident_bytes() override { return bytes_; }
 
@@ -56,6 +59,7 @@ class ElasticBlocks final : public Blocks {
   std::uint64_t available() override;
   std::uint64_t take(std::uint64_t count, bool urgent, std::vector<BlockNumber>& taken) override;
   void give_back(const std::vector<BlockNumber>& blocks) override;
+  void ask(std::uint64_t count) override;
   void expect(std::uint64_t count) override;
   std::uint64_t resident_bytes() override;
 

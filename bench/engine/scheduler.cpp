@@ -85,12 +85,13 @@ void Scheduler::grow() {
 }
 
 /// All blocks that `head` needs to begin, or none. The first try accepts a short wait: where memory
-/// is to be had, it comes within the step.
+/// is to be had, it comes within the step. Later ones ask again, or the others would keep it.
 bool Scheduler::take_for(Sequence& head, std::uint64_t need) {
   // One block for each that runs stays back, or the newcomer would soon be preempted again.
   const std::uint64_t with_reserve = need + running_.size();
   const bool first = !std::exchange(head.asked, true);
   if (!first && blocks_.available() < with_reserve) {
+    blocks_.ask(with_reserve);
     return false;
   }
   std::vector<BlockNumber> taken;

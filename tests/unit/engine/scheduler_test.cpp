@@ -75,10 +75,12 @@ class MoodyBlocks final : public Blocks {
       EXPECT_TRUE(free_.insert(b).second) << b;
     }
   }
+  void ask(std::uint64_t count) override { asked = count; }
   void expect(std::uint64_t count) override { expected = count; }
   std::uint64_t resident_bytes() override { return 0; }
 
   std::uint64_t expected = 0;
+  std::uint64_t asked = 0;
 
  private:
   std::set<BlockNumber> free_;
@@ -131,6 +133,23 @@ TEST(Scheduler, AdmitsInOrderAndWithinTheBudgetOfAStep) {
   scheduler.arrive({3, 2, 90, 2});  // alone it may exceed the budget
   scheduler.plan(2);
   EXPECT_EQ(scheduler.running(), 4U);
+}
+
+// Else those who share the pool keep what they have.
+TEST(Scheduler, AsksForAsLongAsARequestWaits) {
+  MoodyBlocks blocks(4, 1);
+  std::vector<BlockNumber> taken_by_others;
+  blocks.take(4, true, taken_by_others);
+  Scheduler scheduler(kSettings, blocks, 4);
+  scheduler.arrive({0, 0, 8, 1});
+  scheduler.plan(0);
+  scheduler.launched();
+  for (std::uint64_t step = 1; step < 5; ++step) {
+    blocks.asked = 0;
+    scheduler.plan(step);
+    scheduler.launched();
+    EXPECT_EQ(blocks.asked, 2U) << "step " << step;
+  }
 }
 
 TEST(Scheduler, PreemptsTheYoungestAndComputesItAgain) {

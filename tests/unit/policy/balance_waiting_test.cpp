@@ -158,5 +158,55 @@ TEST(BalanceWaitingTest, AnEndlessWishHoldsUpNobody) {
   }
 }
 
+// Everything is in use by an engine that keeps what it may keep. The other's wish is within its
+// share: it must not take until it is aged, though no young wish is met from the last pages of a
+// pool.
+TEST(BalanceWaitingTest, AFullPoolMakesWayForAWishWithinItsShare) {
+  std::mt19937 random(1);
+  const auto upto = [&](std::uint64_t least, std::uint64_t most) {
+    return least + random() % (most - least + 1);
+  };
+  for (int pool = 0; pool < 5'000; ++pool) {
+    const std::uint64_t size = upto(100, 2000);
+    Rig rig(size);
+    const std::uint64_t full = size - upto(0, size / 20);
+    rig.add(full, full).stripe = Pages(1U << upto(0, 3));
+    rig.add(0, 0).stripe = Pages(1U << upto(0, 3));
+    rig.wish(1, upto(1, size * 48 / 100 - 16));
+    if (random() % 2 == 0) rig.wish(0, upto(1, size), milliseconds(500));  // younger
+    Pages given;
+    for (int round = 0; round < 10 && missing(rig[1]); ++round) {
+      rig.plan();
+      ASSERT_FALSE(rig[1].plan.aged);
+      const Pages above = rig[0].used.minus_clamped(rig[0].plan.reuse);
+      give_back(rig[0], std::min(rig[0].charged, whole_up(above, rig[0].stripe)));
+      rig[0].used = rig[0].charged;
+      rig.plan();
+      given += grant(rig.pool, rig.tenants, 1, missing(rig[1]));
+    }
+    ASSERT_EQ(missing(rig[1]), Pages())
+        << "pool " << pool << ": " << given.value << " of " << rig[1].want.value << " given by "
+        << full << " of " << size;
+    ASSERT_GE(rig[0].used + Pages(8), std::min(Pages(full), Pages(size / 2 - size / 50))) << pool;
+  }
+}
+
+// What an engine gives back for another must not come back to itself, or both would go on for ever:
+// it could not even use it.
+TEST(BalanceWaitingTest, WhatIsGivenBackIsNotTakenAgain) {
+  Rig rig(288);
+  rig.add(279, 279).stripe = Pages(3);
+  rig.add(0, 0).stripe = Pages(6);
+  rig.wish(0, 3, milliseconds(500));
+  rig.wish(1, 6);
+  EXPECT_GT(rig.plan(), Pages());
+  EXPECT_LT(rig[0].plan.reuse, rig[0].used);
+  EXPECT_EQ(rig.grantable(0, 3), Pages());
+  EXPECT_EQ(rig.grantable(0, 3, Purpose::ahead), Pages());
+  rig[1].want = Pages();  // nobody waits any more
+  rig.plan();
+  EXPECT_EQ(rig.grantable(0, 3), Pages(3));
+}
+
 }  // namespace
 }  // namespace kvcached::balance
