@@ -17,7 +17,7 @@ MODES = tuple(mode for group in GROUPS for mode in group)
 # Seconds where no earlier round tells: until the engines of a group are up, and of a round.
 FIRST_STARTS = 150.0
 FIRST_ROUND = {"serve": 80.0, "offline": 50.0, "profile": 20.0, "start": 60.0, "invariant": 40.0}
-WARMING = 10.0            # for warming up a mode's engines, and their capacity
+WARMING = 15.0            # for warming up a mode's engines, and their capacity
 ENDING = 15.0             # for the engines' end
 POLL = 0.02
 TAIL = 30                 # lines of a log that tell why an engine failed

@@ -175,7 +175,9 @@ enum kvcached_acquire_flags {
  * them as at most `*range_count` ranges; `*range_count` becomes the number used. What is not backed
  * yet is mapped; the call waits for that, and for the pool, up to `wait_ms` (0: take what is ready,
  * but ask for the rest, so that a later call finds it). KVCACHED_SHORT when fewer blocks came than
- * were asked for: the ranges that did come are the caller's all the same. */
+ * were asked for: the ranges that did come are the caller's all the same. The others in the pool give
+ * for who asks, and for a second after: for as long as a request waits, ask again, if not for taking
+ * anything then without room for ranges. */
 KVCACHED_API int kvcached_cache_acquire(kvcached_cache* cache, uint64_t blocks, unsigned flags,
                                         int64_t wait_ms, kvcached_range* ranges,
                                         size_t* range_count);
@@ -195,7 +197,8 @@ KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_ra
                                         size_t range_count);
 
 /* Says how many more blocks the caller expects to acquire soon; that many are kept ready, ahead of
- * demand and within the pool. Never waits, makes no driver call. */
+ * demand and within what the pool has free: nobody gives for what is only expected. Never waits,
+ * makes no driver call. */
 KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
 
 /* For callers that keep a free list of their own: of the blocks that they have acquired, so many

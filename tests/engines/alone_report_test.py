@@ -242,7 +242,7 @@ class CondenseTest(unittest.TestCase):
         times = [factor * (i + 1) for i in range(60)]
         return record("serve", number, kind, {
             "burst": [repeat(seconds=2.0 * factor, ttft=times[:3], tpot=times[:3])],
-            "shared 0.5": [dict(repeat(ttft=times, tpot=times), requests=60,
+            "shared 1.0": [dict(repeat(ttft=times, tpot=times), requests=60,
                                 itl_ms={"p50": factor, "p99": factor})]})
 
     def lines(self, *factors):
@@ -253,7 +253,7 @@ class CondenseTest(unittest.TestCase):
     def test_starts_are_compared_together_as_each_is_by_itself(self):
         starts = [self.lines((1.0, 1.1), (1.0, 1.3)), self.lines((2.0, 2.4))]
         found = {(row.workload, row.metric): row for row in condense.rows(starts)}
-        self.assertEqual([round(r, 6) for r in found["shared 0.5", "TTFT p99 ms"].pairs],
+        self.assertEqual([round(r, 6) for r in found["shared 1.0", "TTFT p99 ms"].pairs],
                          [1.1, 1.3, 1.2])
         self.assertAlmostEqual(found["burst", "tokens/s"].ratio(), 1 / 1.2)
         self.assertNotIn(("burst", "TPOT p99 ms"), found)  # too few requests
@@ -265,7 +265,7 @@ class CondenseTest(unittest.TestCase):
             if (row.workload, row.metric) in alike:
                 self.assertEqual(row.pairs, alike.pop((row.workload, row.metric)))
         self.assertFalse(alike)
-        self.assertIn("| serve, shared 0.5 | TTFT p50 ms | 1.200 |", report.together(
+        self.assertIn("| serve, shared 1.0 | TTFT p50 ms | 1.200 |", report.together(
             list(found.values())))
 
     def test_a_round_without_its_other_half_is_left_out(self):
