@@ -232,6 +232,25 @@ TEST_F(ContestTest, WhatComesFreeIsAskedForAtOnce) {
   EXPECT_GE(a->duty().reclaim, Pages(10));
 }
 
+// It wants more itself, and from the last pages no young wish is met.
+TEST_F(ContestTest, AFullPoolMakesWayAndTakesNothingBack) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(95)));
+  use(*a, 95);
+  use(*b, 0);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  clock_.advance(std::chrono::milliseconds(1));
+  EXPECT_FALSE(a->charge(Pages(10), Pages(10)));
+  for (std::uint64_t used = 90; used >= 85; used -= 5) {
+    EXPECT_LE(a->duty().reuse, Pages(used + 3)) << "it is not asked for more";
+    use(*a, used);
+    a->uncharge(Pages(5));
+    EXPECT_FALSE(a->charge(Pages(5), Pages(10))) << "it takes back what it gave";
+  }
+  EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
+}
+
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
   const auto a = member("a");
   const auto b = member("b");
