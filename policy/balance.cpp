@@ -154,16 +154,13 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   // the needs left over. A claim does not wait for a forecast.
   if (unmet && fits) unmet = settle(Pages(), false);
   // Of the last pages no young claim is granted from. In a full pool with nobody above its target
-  // the first in line would wait until it is aged: so those pages are no part of the shares, where
-  // that finds somebody who has more than its own, and the first still has its turn.
-  const auto somebody_above = [&] {
-    return std::any_of(tenants.begin(), tenants.end(), above_target);
-  };
-  if (unmet && !somebody_above()) {
-    const auto first = std::min_element(tenants.begin(), tenants.end(), goes_before);
+  // the claims would wait until they are aged: so those pages are no part of the shares, where that
+  // finds somebody who has more than its own, and somebody whose turn it is.
+  const auto any = [&](auto is) { return std::any_of(tenants.begin(), tenants.end(), is); };
+  const auto claims = [](const Tenant& t) { return static_cast<bool>(claim(t)); };
+  if (unmet && !any(above_target)) {
     unmet = settle(tight_mark(capacity), false);
-    const bool helps = !unmet || somebody_above();
-    if (!helps || !first->plan.entitled) unmet = settle(Pages(), false);
+    if (!any(claims) || (unmet && !any(above_target))) unmet = settle(Pages(), false);
   }
   pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
