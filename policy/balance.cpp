@@ -124,6 +124,27 @@ void set_reuse(Tenant& t, bool contested) {
   t.plan.reuse = std::min(t.plan.reuse, t.max);
 }
 
+// What a tenant has no use for now, though nobody can take it, comes back when its engine is asked
+// for it. It may be within its share: else it would keep that idle until the claims of others are
+// aged.
+void ask_for_loose(std::span<Tenant> tenants, Pages lacking) {
+  const auto room = [](const Tenant& t) {
+    if (is_firm(t) || claim(t)) return Pages();
+    const Pages most = std::min(std::min(t.loose, t.used), t.used.minus_clamped(t.min));
+    return whole(most.minus_clamped(t.used.minus_clamped(t.plan.reuse)), t.stripe);
+  };
+  const auto has_less = [&](const Tenant& a, const Tenant& b) {
+    return std::pair(room(a), b.id) < std::pair(room(b), a.id);
+  };
+  while (lacking && !tenants.empty()) {
+    Tenant& most = *std::max_element(tenants.begin(), tenants.end(), has_less);
+    const Pages pages = std::min(room(most), whole_up(lacking, most.stripe));
+    if (!pages) break;
+    most.plan.reuse = std::min(most.plan.reuse, most.used) - pages;
+    lacking = lacking.minus_clamped(pages);
+  }
+}
+
 }  // namespace
 
 Level level_at(Level before, Pages spare, Pages capacity) noexcept {
@@ -164,6 +185,9 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   }
   pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
+  Pages above;
+  for (const Tenant& t : tenants) above += above_target(t) ? t.used - t.plan.target : Pages();
+  ask_for_loose(tenants, unmet.minus_clamped(above));
   return unmet;
 }
 

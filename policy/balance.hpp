@@ -81,6 +81,7 @@ struct Tenant {
   Pages charged;  // by its living members
   Pages limbo;    // of its dead ones, not yet freed
   Pages used;     // of those charged: with a live block in the stripe, or on the way to it
+  Pages loose;    // of those used: its engine has the blocks, but no use for them now
   Pages leaving;  // of those charged: on the way back to the pool
   // What its oldest waiting request needs, pages kept ready for it included; of one request only,
   // so that it can be met. 0: nothing waits.

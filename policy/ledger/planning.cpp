@@ -93,8 +93,11 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
     // What a member cannot or does not give back is in use.
     const Pages used =
         stripe && !silent ? pages(slot.used, charged) + pages(slot.fragmented, charged) : charged;
+    const Pages demand = pages(slot.demand, most);
     record->used += std::min(used, charged);
-    record->demand += std::max(pages(slot.demand, most), std::min(used, charged));
+    // Who needs less than it uses can do without the rest.
+    if (stripe && !silent) record->loose += std::min(used, charged).minus_clamped(demand);
+    record->demand += std::max(demand, std::min(used, charged));
     if (stripe && (!record->stripe || stripe < record->stripe)) record->stripe = stripe;
     const Pages claim = silent ? Pages() : pages(slot.claim, most);
     if (!claim) continue;

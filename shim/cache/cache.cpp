@@ -249,7 +249,9 @@ CacheStats Cache::stats() const {
     }
   }
   const Pages of_live_stripes = std::min(stats.used, stats.held);
-  const std::uint64_t in_use = std::min(in_use_.load(std::memory_order_relaxed), stats.live);
+  const std::uint64_t told = in_use_.load(std::memory_order_relaxed);
+  const std::uint64_t in_use = std::min(told, stats.live);
+  stats.lends = told != kUntold;
   stats.used = std::min(of_live_stripes, pages_up(plan_.block_bytes() * in_use));
   stats.fragmented = of_live_stripes - stats.used;
   stats.warm = stats.held - of_live_stripes;

@@ -50,6 +50,7 @@ struct CacheStats {
   Pages held;                      // charged for this cache's buffers; shared pages once
   Pages used;                      // part of it that live blocks take
   Pages fragmented;                // part of it that cannot go before they do
+  bool lends = false;              // …but for what the holder keeps free, and may release
   Pages warm;                      // the rest
   Pages want;                      // asked for and not there yet
   Pages expected;                  // will be used soon, as the caller announced, ready or not

@@ -16,6 +16,15 @@ Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
   return std::min(stats.all, stats.pinned + stripes);
 }
 
+// What is free beside live blocks is used first. Where the holder keeps free blocks of its own,
+// what is more than it will use soon can be had from it; not all, or its next step would have to
+// wait.
+Pages demand_of(const cache::CacheStats& stats) noexcept {
+  const Pages at_hand = stats.lends ? std::min(stats.fragmented, stats.used / 4 + stats.stripe * 2)
+                                    : stats.fragmented;
+  return stats.used + std::max(at_hand, stats.expected);
+}
+
 std::optional<ledger::Figures> figures_of(const cache::Registry& registry, driver::DeviceId device,
                                           Bytes longest_request) noexcept {
   ledger::Figures sum;
@@ -39,8 +48,7 @@ std::optional<ledger::Figures> figures_of(const cache::Registry& registry, drive
         sum.fragmented += stats.fragmented;
         sum.warm += stats.warm;
         sum.want += stats.want;
-        // What is free beside live blocks is used first.
-        sum.demand += stats.used + std::max(stats.fragmented, stats.expected);
+        sum.demand += demand_of(stats);
         if (!sum.stripe || stats.stripe < sum.stripe) sum.stripe = stats.stripe;
         sum.grows += stats.grows;
         sum.releases += stats.releases;

@@ -1,6 +1,7 @@
 """Run under the preloaded library and the simulated driver by `simulated_test.py`: one of two
 engines of a pool. `simulated_pair.py greedy FILE` is full of requests until FILE is there;
 `simulated_pair.py resting FILE` sleeps behind a full prefix cache until FILE is there;
+`simulated_pair.py light FILE` has one request at a time behind it until then;
 `simulated_pair.py guest` has a burst of its own. Prints one line of JSON."""
 import json
 import os
@@ -41,14 +42,38 @@ def greedy(stop):
             "finished": len(engine.outputs)}
 
 
-def resting(stop):
-    """Requests with prompts of their own, which the prefix cache knows from then on; then none."""
+def filled():
+    """An engine that had requests with prompts of their own, which its prefix cache knows."""
     engine = simulated_engine.worlds.Engine(
         simulated_engine.Library(), blocks=simulated_engine.BLOCKS, queued=True,
         max_num_seqs=64, budget=2048)
     for i in range(60):
         engine.add("r%d" % i, range(i * 1000, i * 1000 + 400), 40)
     engine.run()
+    return engine
+
+
+def light(stop):
+    """It is never idle, and has a use for very little."""
+    engine = filled()
+    kept, number = simulated_engine.charged(), 0
+    print("full", flush=True)
+    while not os.path.exists(stop):
+        if not engine.busy():
+            number += 1
+            engine.add("l%d" % number, range(-number * 100, 40 - number * 100), 60)
+        engine.step()
+        time.sleep(STEP)
+    left = simulated_engine.charged()
+    engine.run()
+    engine.check()
+    return {"kept": kept, "left": left, "requests": number,
+            "wrong": sum(len(engine.outputs["l%d" % i]) != 60 for i in range(1, number + 1))}
+
+
+def resting(stop):
+    """Nothing more to do."""
+    engine = filled()
     kept, wakes = simulated_engine.charged(), 0
     print("full", flush=True)
     while not os.path.exists(stop):
@@ -77,5 +102,5 @@ def guest():
 
 
 if __name__ == "__main__":
-    roles = {"greedy": greedy, "resting": resting, "guest": guest}
+    roles = {"greedy": greedy, "resting": resting, "light": light, "guest": guest}
     print(json.dumps(roles[sys.argv[1]](*sys.argv[2:])), flush=True)

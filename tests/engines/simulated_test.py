@@ -96,6 +96,15 @@ class Simulated(unittest.TestCase):
         self.assertGreater(guest["peak"], 140 * MIB - resting["kept"] + 20 * MIB)
         self.assertLess(resting["left"], resting["kept"] - 20 * MIB)
 
+    def test_a_busy_engine_lends_what_it_has_no_use_for_though_it_is_within_its_share(self):
+        light, guest = self.beside_a_guest("light", KVCACHED_PREFIX_CACHE="100%")
+        self.assertEqual(guest["finished"], 40)
+        self.assertEqual(light["wrong"], 0)
+        self.assertGreater(light["kept"], 100 * MIB)
+        # Half of the pool is each one's share.
+        self.assertGreater(guest["peak"], 100 * MIB)
+        self.assertLess(light["left"], 40 * MIB)
+
     def test_while_another_is_guaranteed_most_front_ends_accept_shorter_requests(self):
         def start(**settings):
             engine = subprocess.Popen(

@@ -100,6 +100,10 @@ void check_reclaim(const PoolModel& m, const Tenant& t, const Tenant* aged) {
   if (m.unmet && !begins && t.used + Pages(1) > std::max(t.min, plan.target)) {
     require(!may_reuse(t, Pages(1)));
   }
+  // Nobody is asked for what it has a use for below its share, nor below its minimum.
+  const Pages share = std::min({kept, std::max(t.min, plan.target), t.max});
+  require(plan.reuse + std::min(t.loose, t.used) >= share);
+  require(plan.reuse >= std::min({kept, t.min, t.used}));
   // I7
   Tenant obeying = t;
   const Pages batch = whole(std::max(m.rules.batch, t.stripe), t.stripe);
@@ -261,6 +265,7 @@ void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) 
         m.release(i);
       } else {
         t.demand = pages;
+        t.loose = pages.minus_clamped(Pages(much));
       }
   }
 }

@@ -81,6 +81,29 @@ TEST_F(Statistics, WhatIsExpectedIsTheDemand) {
   })) << "no more than there are";
 }
 
+// It can be had from the holder, so that others may ask for it; but not all, or each next step of
+// the holder's would have to wait.
+TEST_F(Statistics, WhatItsHolderKeepsFreeIsNoDemand) {
+  const Tenant a("a", environment());
+  EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);
+  const auto demand_is = [&](auto right) {
+    return eventually([&] {
+      const auto pool = pool_in(pool_.path());
+      return pool && !pool->members.empty() && right(pool->members[0].figures);
+    });
+  };
+  EXPECT_TRUE(
+      demand_is([](const ledger::Figures& f) { return f.demand == f.used + f.fragmented; }));
+  EXPECT_EQ(a.ask("in_use 500"), "told");
+  EXPECT_TRUE(demand_is([](const ledger::Figures& f) {
+    return f.fragmented > f.used && f.demand > f.used && f.demand < f.used + f.fragmented;
+  }));
+  EXPECT_EQ(a.ask("in_use 6200"), "told");
+  EXPECT_TRUE(demand_is([](const ledger::Figures& f) {
+    return f.used > f.fragmented && f.demand == f.used + f.fragmented;
+  }));
+}
+
 TEST_F(Statistics, WhatTenantsMetOutlivesTheProcessThatMetIt) {
   const Tenant a("a", environment());
   EXPECT_GE(a.number("acquire 6200 20000"), 6'200U);

@@ -275,6 +275,7 @@ Rig random_rig(std::mt19937& random) {
     t.weight = static_cast<std::uint32_t>(1 + upto(4));
     t.stripe = Pages(1 + upto(8));
     t.demand = Pages(upto(300));
+    t.loose = Pages(upto(300));
     t.stopped = upto(9) == 0;
     if (upto(1) == 0) rig.wish(rig.tenants.size() - 1, upto(300), seconds(upto(12)));
   }

@@ -17,7 +17,7 @@ class ContestTest : public PoolFolder {
   // A member that can give back, in stripes of 5 pages, of which `used` hold live blocks.
   static void use(Ledger& member, std::uint64_t used, std::uint64_t stripe = 5) {
     Figures figures;
-    figures.used = Pages(used);
+    figures.used = figures.demand = Pages(used);
     figures.stripe = Pages(stripe);
     member.publish(figures);
   }
@@ -249,6 +249,31 @@ TEST_F(ContestTest, AFullPoolMakesWayAndTakesNothingBack) {
     EXPECT_FALSE(a->charge(Pages(5), Pages(10))) << "it takes back what it gave";
   }
   EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
+}
+
+// Though it has no more than its share, and nobody but its engine can give it.
+TEST_F(ContestTest, WhatAnEngineHasNoUseForIsAskedFor) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(50)));
+  ASSERT_TRUE(b->charge(Pages(48)));
+  use(*b, 48);
+  Figures figures;
+  figures.used = Pages(15);
+  figures.fragmented = Pages(35);
+  figures.demand = Pages(30);
+  figures.stripe = Pages(5);
+  a->publish(figures);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  EXPECT_LE(a->duty().reuse, Pages(40));
+  EXPECT_GE(a->duty().reuse, Pages(35));
+  a->uncharge(Pages(10));
+  figures.fragmented -= Pages(10);
+  a->publish(figures);
+  EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
+  use(*b, 58);
+  EXPECT_FALSE(b->charge(Pages(30), Pages(30)));
+  EXPECT_EQ(a->duty().reuse, Pages(30)) << "it will use the rest";
 }
 
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
