@@ -45,8 +45,10 @@ struct Figures {
   Pages warm;        // backed, without a live block
   Pages want;        // asked for and not granted yet
   Bytes reserved;    // sizes of the elastic allocations the engine made
-  Pages demand;      // what it uses, and has announced that it will
-  Pages stripe;      // what it gives or takes at least; none: it cannot give anything back
+  // What it uses, and has announced that it will. Of what is used and fragmented beyond that its
+  // engine has no use now: it can be asked for it.
+  Pages demand;
+  Pages stripe;  // what it gives or takes at least; none: it cannot give anything back
   std::uint64_t short_grants = 0;
   std::uint64_t grows = 0;     // stripes or extents backed
   std::uint64_t releases = 0;  // stripes or extents released

@@ -18,7 +18,7 @@ class ClocksTest : public PoolFolder {
   }
   static void use(Ledger& member, std::uint64_t used) {
     Figures figures;
-    figures.used = Pages(used);
+    figures.used = figures.demand = Pages(used);
     figures.stripe = Pages(1);
     member.publish(figures);
   }

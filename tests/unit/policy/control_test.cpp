@@ -19,7 +19,7 @@ class ControlTest : public PoolFolder {
   // A member that can give back, in stripes of 5 pages, of which `used` hold live blocks.
   static void use(Ledger& member, std::uint64_t used, std::uint64_t least = 0) {
     Figures figures;
-    figures.used = Pages(used);
+    figures.used = figures.demand = Pages(used);
     figures.stripe = Pages(5);
     figures.least = Pages(least);
     member.publish(figures);

@@ -15,7 +15,7 @@ class CountersTest : public PoolFolder {
  protected:
   static void use(Ledger& member, std::uint64_t used) {
     Figures figures;
-    figures.used = Pages(used);
+    figures.used = figures.demand = Pages(used);
     figures.stripe = Pages(1);
     member.publish(figures);
   }

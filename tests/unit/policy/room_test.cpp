@@ -34,7 +34,7 @@ class RoomTest : public PoolFolder {
     Figures figures;
     figures.plain = bytes_of(Pages(plain));
     figures.plain_peak = bytes_of(Pages(peak));
-    figures.used = Pages(used);
+    figures.used = figures.demand = Pages(used);
     figures.stripe = Pages(1);
     member.publish(figures);
   }
