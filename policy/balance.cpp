@@ -126,7 +126,8 @@ void set_reuse(Tenant& t, bool contested) {
 
 // What a tenant has no use for now, though nobody can take it, comes back when its engine is asked
 // for it. It may be within its share: else it would keep that idle until the claims of others are
-// aged.
+// aged. Who has the most comes first.
+constexpr std::size_t kMostAsked = 16;  // at a time: each takes a look at all
 void ask_for_loose(std::span<Tenant> tenants, Pages lacking) {
   const auto room = [](const Tenant& t) {
     if (is_firm(t) || claim(t)) return Pages();
@@ -136,7 +137,8 @@ void ask_for_loose(std::span<Tenant> tenants, Pages lacking) {
   const auto has_less = [&](const Tenant& a, const Tenant& b) {
     return std::pair(room(a), b.id) < std::pair(room(b), a.id);
   };
-  while (lacking && !tenants.empty()) {
+  if (tenants.empty()) return;
+  for (std::size_t asked = 0; lacking && asked < kMostAsked; ++asked) {
     Tenant& most = *std::max_element(tenants.begin(), tenants.end(), has_less);
     const Pages pages = std::min(room(most), whole_up(lacking, most.stripe));
     if (!pages) break;

@@ -202,9 +202,10 @@ KVCACHED_API int kvcached_cache_release(kvcached_cache* cache, const kvcached_ra
 KVCACHED_API int kvcached_cache_expect(kvcached_cache* cache, uint64_t blocks);
 
 /* For callers that keep a free list of their own: of the blocks that they have acquired, so many
- * are in use. What `kvcached stat` shows as used and fragmented follows it; and when none is, what
- * is released after a quiet time goes back to the pool sooner. Never waits, makes no driver call.
- */
+ * are in use. What `kvcached stat` shows as used and fragmented follows it; when none is, what is
+ * released after a quiet time goes back to the pool sooner; and most of what is not, nor expected,
+ * is asked for (kvcached_cache_pressure) where others in the pool wait for memory. Never waits,
+ * makes no driver call. */
 KVCACHED_API int kvcached_cache_in_use(kvcached_cache* cache, uint64_t blocks);
 
 /* The caller has dropped what so many blocks held for later use, such as cached prefixes, since the
