@@ -124,10 +124,11 @@ void set_reuse(Tenant& t, bool contested) {
   t.plan.reuse = std::min(t.plan.reuse, t.max);
 }
 
+constexpr std::size_t kMostAsked = 16;  // at a time, as each takes a look at all tenants
+
 // What a tenant has no use for now, though nobody can take it, comes back when its engine is asked
 // for it. It may be within its share: else it would keep that idle until the claims of others are
 // aged. Who has the most comes first.
-constexpr std::size_t kMostAsked = 16;  // at a time: each takes a look at all
 void ask_for_loose(std::span<Tenant> tenants, Pages lacking) {
   const auto room = [](const Tenant& t) {
     if (is_firm(t) || claim(t)) return Pages();

@@ -55,7 +55,8 @@ struct Decision {
   Pages target;   // its share now
   Pages offer;    // beyond its floor, for its wish: as much may be granted at once
   Pages reclaim;  // to be given back, in whole stripes
-  Pages reuse;    // it may not have more than this in use without a new grant
+  Pages reuse;    // it may not have more than this in use without a new grant; if it has, its
+                  // engine is asked for the rest
 
   bool entitled = false;  // it uses less than its share, so that it may begin another wish
   bool aged = false;      // comes before all others

@@ -8,8 +8,9 @@ SITE is an unpacked vLLM 0.24.0 with a model's config in SITE/_bundle. A stock a
 (VLLM_BATCH_INVARIANT=1) are asked the same: stock twice, so that it is known where it agrees with
 itself; elastic alone in a pool that holds less than the load takes, and once more while a paged engine of
 another tenant fills and empties its own cache there. Then less than one long request takes: a limit that
-a server starts with, what a newcomer's minimum leaves, a limit that is set while it runs. Nothing is said of speed. OUT gets pressure.json, pressure.txt and the logs; the
-last lines are one verdict each, and the exit code is 1 when one fails.
+a server starts with, what a newcomer's minimum leaves, a limit that is set while it runs. Nothing is said
+of speed. OUT gets pressure.json, pressure.txt and the logs; the last lines are one verdict each, and the
+exit code is 1 when one fails.
 """
 import argparse
 import concurrent.futures
