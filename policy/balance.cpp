@@ -126,22 +126,40 @@ void set_reuse(Tenant& t, bool contested) {
 
 constexpr std::size_t kMostAsked = 16;  // at a time, as each takes a look at all tenants
 
-// What a tenant has no use for now, though nobody can take it, comes back when its engine is asked
-// for it. It may be within its share: else it would keep that idle until the claims of others are
-// aged. Who has the most comes first.
-void ask_for_loose(std::span<Tenant> tenants, Pages lacking) {
-  const auto room = [](const Tenant& t) {
-    if (is_firm(t) || claim(t)) return Pages();
-    const Pages most = std::min(std::min(t.loose, t.used), t.used.minus_clamped(t.min));
-    return whole(most.minus_clamped(t.used.minus_clamped(t.plan.reuse)), t.stripe);
+// What can be had from its engine by asking: blocks that it has no use for.
+Pages to_be_asked_for(const Tenant& t) {
+  if (is_firm(t) || claim(t)) return {};
+  const Pages most = std::min(std::min(t.loose, t.used), t.used.minus_clamped(t.min));
+  return whole(most.minus_clamped(t.used.minus_clamped(t.plan.reuse)), t.stripe);
+}
+
+// Nobody can take what an engine has without a use for it, but it comes back when the engine is
+// asked. It may be within the engine's share: else that would keep it until the claims of others
+// are aged. For the first claim that this helps, after what those have to give who are above their
+// targets: one within its own share, or one that is met by it. Any other would cost engines their
+// cached prefixes for nothing. Who has the most is asked first.
+void ask_for_loose(std::span<Tenant> tenants) {
+  Pages there;
+  Pages above;
+  for (const Tenant& t : tenants) {
+    there += to_be_asked_for(t);
+    if (above_target(t)) above += t.used - t.plan.target;
+  }
+  const Tenant* first = nullptr;
+  for (const Tenant& t : tenants) {
+    const Pages lacks = t.plan.lacks.minus_clamped(above);
+    const bool due = t.plan.aged || need(t) <= t.plan.target;
+    if (!lacks || (lacks > there && !due)) continue;
+    if (first == nullptr || goes_before(t, *first)) first = &t;
+  }
+  if (first == nullptr) return;
+  const auto has_less = [](const Tenant& a, const Tenant& b) {
+    return std::pair(to_be_asked_for(a), b.id) < std::pair(to_be_asked_for(b), a.id);
   };
-  const auto has_less = [&](const Tenant& a, const Tenant& b) {
-    return std::pair(room(a), b.id) < std::pair(room(b), a.id);
-  };
-  if (tenants.empty()) return;
+  Pages lacking = first->plan.lacks.minus_clamped(above);
   for (std::size_t asked = 0; lacking && asked < kMostAsked; ++asked) {
     Tenant& most = *std::max_element(tenants.begin(), tenants.end(), has_less);
-    const Pages pages = std::min(room(most), whole_up(lacking, most.stripe));
+    const Pages pages = std::min(to_be_asked_for(most), whole_up(lacking, most.stripe));
     if (!pages) break;
     most.plan.reuse = std::min(most.plan.reuse, most.used) - pages;
     lacking = lacking.minus_clamped(pages);
@@ -188,9 +206,7 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   }
   pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
-  Pages above;
-  for (const Tenant& t : tenants) above += above_target(t) ? t.used - t.plan.target : Pages();
-  ask_for_loose(tenants, unmet.minus_clamped(above));
+  ask_for_loose(tenants);
   return unmet;
 }
 

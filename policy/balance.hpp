@@ -54,6 +54,7 @@ struct Decision {
   Pages high;     //
   Pages target;   // its share now
   Pages offer;    // beyond its floor, for its wish: as much may be granted at once
+  Pages lacks;    // of its claim: neither free, nor on its way, nor to be taken from anybody
   Pages reclaim;  // to be given back, in whole stripes
   Pages reuse;    // it may not have more than this in use without a new grant; if it has, its
                   // engine is asked for the rest

@@ -72,7 +72,7 @@ class Settlement {
       : tenants_(tenants), rules_(rules), left_(spare) {
     for (std::size_t i = 0; i < tenants.size(); ++i) {
       Tenant& t = tenants[i];
-      t.plan.offer = t.plan.reclaim = t.plan.tried = Pages();
+      t.plan.offer = t.plan.lacks = t.plan.reclaim = t.plan.tried = Pages();
       coming_ += std::min(t.leaving, t.charged);
       if (t.want && !t.stopped) queue_.add(i);
       if (at_hand(t) && t.charged > t.min) {
@@ -154,7 +154,8 @@ class Settlement {
       if (found || !whole_only) victim.reclaim += victim.tried;
       victim.tried = Pages();
     }
-    if (!found) unmet_ += short_by - (whole_only ? Pages() : taken);
+    if (!found) claimer.plan.lacks = short_by - (whole_only ? Pages() : taken);
+    unmet_ += claimer.plan.lacks;
     if (!found && whole_only) return;
     left_ -= set_aside;
     at_most_ = at_most_.minus_clamped(taken);

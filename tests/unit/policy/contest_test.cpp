@@ -272,8 +272,25 @@ TEST_F(ContestTest, WhatAnEngineHasNoUseForIsAskedFor) {
   a->publish(figures);
   EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
   use(*b, 58);
-  EXPECT_FALSE(b->charge(Pages(30), Pages(30)));
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
   EXPECT_EQ(a->duty().reuse, Pages(30)) << "it will use the rest";
+}
+
+TEST_F(ContestTest, NobodyIsAskedForWhatWouldNotHelp) {
+  const auto a = member("a");
+  const auto b = member("b");
+  ASSERT_TRUE(a->charge(Pages(50)));
+  ASSERT_TRUE(b->charge(Pages(10)));
+  use(*b, 10);
+  Figures figures;
+  figures.used = Pages(50);
+  figures.demand = Pages(20);
+  figures.stripe = Pages(5);
+  a->publish(figures);
+  EXPECT_FALSE(b->charge(Pages(80), Pages(80))) << "30 and what is free are not enough";
+  EXPECT_GE(a->duty().reuse, Pages(49)) << "its share";
+  EXPECT_FALSE(b->charge(Pages(60), Pages(60)));
+  EXPECT_LE(a->duty().reuse, Pages(30));
 }
 
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
