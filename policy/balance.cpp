@@ -206,7 +206,7 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   }
   pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));
-  ask_for_loose(tenants);
+  if (unmet) ask_for_loose(tenants);
   return unmet;
 }
 

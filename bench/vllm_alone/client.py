@@ -48,10 +48,14 @@ class _Stream(asyncio.Protocol):
             self.ended.set_result(error)
 
 
-def encode(request, model):
-    body = json.dumps({
+def encode_body(request, model):
+    return json.dumps({
         "model": model, "prompt": request.prompt, "max_tokens": request.output, "temperature": 0,
         "ignore_eos": True, "stream": True, "return_token_ids": True}).encode()
+
+
+def encode(request, model):
+    body = encode_body(request, model)
     head = ("POST /v1/completions HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\n"
             "Content-Length: %d\r\nConnection: close\r\n\r\n" % (HOST, len(body)))
     return head.encode() + body

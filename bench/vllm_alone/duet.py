@@ -87,7 +87,7 @@ def record(side, begun, watch=None):
     samples = watch.of(side.session) if watch else []
     during = [sample for sample in samples if sample[0] >= begun]
     found = {
-        "startup_s": side.startup_s, "begun": round(begun, 3), "workloads": side.found,
+        "startup_s": side.startup_s, "workloads": side.found,
         "started": time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(side.engine.started)),
         "cache_mib": engine.cache_mib(side.options, side.mode),
         "cache_tokens": engine.cache_tokens(side.log),

@@ -69,15 +69,18 @@ def llm_arguments(options, mode):
             "gpu_memory_utilization": UTILIZATION, "seed": SEED, "disable_log_stats": True}
 
 
-def stat(options, pool):
-    """What `kvcached stat --json` shows; None when there is no pool."""
+def command(options, pool, *words):
+    """What `kvcached` did with that pool."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("KVCACHED_")}
     env.pop("LD_PRELOAD", None)
+    return subprocess.run([str(options.build / "kvcached"), *words], text=True,
+                          capture_output=True, timeout=10, env=dict(env, KVCACHED_DIR=str(pool)))
+
+
+def stat(options, pool):
+    """What `kvcached stat --json` shows; None when there is no pool."""
     try:
-        done = subprocess.run([str(options.build / "kvcached"), "stat", "--json"], text=True,
-                              capture_output=True, timeout=10,
-                              env=dict(env, KVCACHED_DIR=str(pool)))
-        shown = json.loads(done.stdout)
+        shown = json.loads(command(options, pool, "stat", "--json").stdout)
         return shown if shown["pools"] else None
     except (OSError, subprocess.SubprocessError, json.JSONDecodeError):
         return None

@@ -74,12 +74,18 @@ class Server(Engine):
 
     def request(self, method, path, limit):
         """The answer's status; None without an answer."""
+        return self.answer(method, path, limit)[0]
+
+    def answer(self, method, path, limit, body=None):
+        """The answer's status, and its text; None and nothing without an answer."""
         connection = http.client.HTTPConnection(client.HOST, self.port, timeout=limit)
         try:
-            connection.request(method, path)
-            return connection.getresponse().status
+            connection.request(method, path, body,
+                               {"Content-Type": "application/json"} if body else {})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException):
-            return None
+            return None, ""
         finally:
             connection.close()
 

@@ -91,13 +91,14 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
     const Pages stripe = pages(slot.stripe, most);
     const bool silent = Planning::silent(slot, now);
     // What a member cannot or does not give back is in use.
-    const Pages used =
-        stripe && !silent ? pages(slot.used, charged) + pages(slot.fragmented, charged) : charged;
+    const bool gives = stripe && !silent;
+    const Pages told = pages(slot.used, charged) + pages(slot.fragmented, charged);
+    const Pages used = gives ? std::min(told, charged) : charged;
     const Pages demand = pages(slot.demand, most);
-    record->used += std::min(used, charged);
+    record->used += used;
     // Who needs less than it uses can do without the rest.
-    if (stripe && !silent) record->loose += std::min(used, charged).minus_clamped(demand);
-    record->demand += std::max(demand, std::min(used, charged));
+    if (gives) record->loose += used.minus_clamped(demand);
+    record->demand += std::max(demand, used);
     if (stripe && (!record->stripe || stripe < record->stripe)) record->stripe = stripe;
     const Pages claim = silent ? Pages() : pages(slot.claim, most);
     if (!claim) continue;

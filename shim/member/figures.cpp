@@ -8,13 +8,7 @@
 #include "shim/member/caches.hpp"
 
 namespace kvcached::member {
-
-Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
-  const Pages request = pages_up(std::min(longest_request, bytes_of(stats.all)));
-  const Pages stripe = std::max(stats.stripe, Pages(1));
-  const Pages stripes = stripe * (request / stripe + (request.value % stripe.value != 0 ? 1 : 0));
-  return std::min(stats.all, stats.pinned + stripes);
-}
+namespace {
 
 // What is free beside live blocks is used first. Where the holder keeps free blocks of its own,
 // what is more than it will use soon can be had from it; not all, or its next step would have to
@@ -23,6 +17,15 @@ Pages demand_of(const cache::CacheStats& stats) noexcept {
   const Pages at_hand = stats.lends ? std::min(stats.fragmented, stats.used / 4 + stats.stripe * 2)
                                     : stats.fragmented;
   return stats.used + std::max(at_hand, stats.expected);
+}
+
+}  // namespace
+
+Pages least_of(const cache::CacheStats& stats, Bytes longest_request) noexcept {
+  const Pages request = pages_up(std::min(longest_request, bytes_of(stats.all)));
+  const Pages stripe = std::max(stats.stripe, Pages(1));
+  const Pages stripes = stripe * (request / stripe + (request.value % stripe.value != 0 ? 1 : 0));
+  return std::min(stats.all, stats.pinned + stripes);
 }
 
 std::optional<ledger::Figures> figures_of(const cache::Registry& registry, driver::DeviceId device,

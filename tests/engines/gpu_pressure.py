@@ -16,7 +16,6 @@ import argparse
 import concurrent.futures
 import contextlib
 import datetime
-import http.client
 import json
 import operator
 import pathlib
@@ -32,7 +31,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 sys.path.append(str(ROOT / "bench"))
 
-from vllm_alone import client, engine, sides, workloads  # noqa: E402
+from vllm_alone import client, engine, figures, sides, workloads  # noqa: E402
 
 PLAN = "invariant"
 PREEMPTIONS = "vllm:num_preemptions_total"
@@ -120,9 +119,9 @@ def newcomer(options, pool):
 
 
 def ask_all(side, rounds):
-    """The tokens' digests of every round, by workload; seconds of each round."""
+    """A record of every round, as the benchmark has them, and its seconds."""
     found = []
-    for _ in range(rounds):
+    for number in range(rounds):
         side.new_round()
         side.forget_prefixes()
         begun = time.monotonic()
@@ -130,48 +129,33 @@ def ask_all(side, rounds):
         for step in workloads.plan(PLAN, side.options.tiny):
             for piece in range(step.pieces):
                 side.ask(PLAN, step, piece, workloads.INVARIANT_CAPACITY)
-        digests = {name: [digest for one in pieces for digest in one["digests"]]
-                   for name, pieces in side.found.items()}
-        found.append((digests, time.monotonic() - begun))
+        found.append(({"mode": PLAN, "round": number, "kind": side.kind, "workloads": side.found},
+                      time.monotonic() - begun))
     return found
 
 
 def metric(side, name):
     """A counter of the server; None where it has none of that name."""
-    connection = http.client.HTTPConnection(client.HOST, side.engine.port, timeout=10)
-    try:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode(errors="replace")
-    finally:
-        connection.close()
+    _, text = side.engine.answer("GET", "/metrics", 10)
     values = re.findall(r"^%s(?:\{[^}]*\})? ([0-9.e+]+)$" % re.escape(name), text, re.MULTILINE)
     return sum(map(float, values)) if values else None
 
 
 def status_of(side, request):
     """(HTTP status, the answer's beginning) of a request that need not succeed."""
-    connection = http.client.HTTPConnection(client.HOST, side.engine.port, timeout=60)
-    try:
-        head, body = client.encode(request, engine.MODEL_NAME).split(b"\r\n\r\n", 1)
-        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, " ".join(answer.read().decode(errors="replace").split())[:300]
-    finally:
-        connection.close()
+    status, text = side.engine.answer("POST", "/v1/completions", 60,
+                                      client.encode_body(request, engine.MODEL_NAME))
+    return status, " ".join(text.split())[:300]
 
 
-def until(ask, limit, wanted=True):
-    """(seconds until the first of what `ask` answers is `wanted`, None where that took longer than
-    `limit`; its last answer)."""
+def until(is_so, limit):
+    """Seconds until it is; None where that took longer than `limit`."""
     begun = time.monotonic()
-    while True:
-        found = ask()
-        took = time.monotonic() - begun
-        if (found[0] if isinstance(found, tuple) else found) == wanted:
-            return took, found
-        if took > limit:
-            return None, found
+    while not is_so():
+        if time.monotonic() - begun > limit:
+            return None
         time.sleep(0.05)
+    return time.monotonic() - begun
 
 
 def charged(options, side):
@@ -241,16 +225,14 @@ def under_pressure(options, both, verdict):
             said = other.end()
         preempted.append(metric(elastic, PREEMPTIONS))
         (one, stock_s), (two, _) = stocks.result()
-    keys = [(name, i) for name in one for i in range(len(one[name]))]
-    agreed = [(name, i) for name, i in keys if one[name][i] == two[name][i]]
-    for (tokens, seconds), where, count in zip(elastics, ("alone", "beside another"),
+    for (record, seconds), where, count in zip(elastics, ("alone", "beside another"),
                                                map(operator.sub, preempted[1:], preempted)):
-        differ = [(name, i) for name, i in agreed if tokens[name][i] != one[name][i]]
-        verdict(agreed and not differ and count > 0,
+        found = figures.tokens(dict(enumerate((one, two, record))), PLAN)
+        verdict(found["agreed"] and not found["differ"] and count > 0,
                 "%s: %d requests, no error, %d preemptions, %.1f s (stock %.1f); stock agrees with itself "
                 "on %d, elastic differs in %d of these%s" % (
-                    where, len(keys), count, seconds, stock_s, len(agreed), len(differ),
-                    differ and " (%s)" % differ[:5] or ""))
+                    where, found["requests"], count, seconds, stock_s, found["agreed"],
+                    found["differ"], found["differ"] and " (%s)" % found["differ_in"] or ""))
     most = {name: shown.most(name, "charged") for name in ("vllm", "rival")}
     verdict(most["rival"] > POOL_MIB // 4, "most charged of %d MiB: vLLM %d, the other %d" % (
         POOL_MIB, most["vllm"], most["rival"]))
@@ -274,7 +256,7 @@ def too_little(limited, verdict):
 
 def while_another_is_guaranteed(options, elastic, verdict):
     """What a newcomer's minimum leaves is less than one long request takes."""
-    took, _ = until(lambda: charged(options, elastic) <= POOL_MIB - GUARANTEED_MIB, 20.0)
+    took = until(lambda: charged(options, elastic) <= POOL_MIB - GUARANTEED_MIB, 20.0)
     verdict(took is not None, "idle, vLLM is charged %d MiB" % charged(options, elastic))
     other = newcomer(options, elastic.pool)
     try:
@@ -287,19 +269,16 @@ def while_another_is_guaranteed(options, elastic, verdict):
         verdict(status_of(elastic, SHORT)[0] == 200, "a short request is answered then")
     finally:
         said = other.end()
-    took, last = until(lambda: status_of(elastic, TOO_LONG), 20.0, 200)
+    took = until(lambda: status_of(elastic, TOO_LONG)[0] == 200, 20.0)
     verdict(took is not None and took <= ACCEPTED_WITHIN_S and said["exit"] == 0,
             "the newcomer has ended (exit %s): %d tokens are accepted %s" % (
                 said["exit"], TOO_LONG_TOKENS,
-                "never: %s" % (last,) if took is None else "after %.2f s" % took))
+                "never" if took is None else "after %.2f s" % took))
 
 
 def too_small_a_limit(options, elastic, verdict):
     """By hand, while it runs: one line, and nothing changes."""
-    env = dict(engine.environment(options, PLAN, True, elastic.pool, options.out / "cli.log"))
-    env.pop("LD_PRELOAD")
-    done = subprocess.run([str(options.build / "kvcached"), "limit", "512MiB"], env=env, text=True,
-                          capture_output=True, timeout=30)
+    done = engine.command(options, elastic.pool, "limit", "512MiB")
     said = (done.stdout + done.stderr).strip()
     verdict(done.returncode == 1 and len(said.splitlines()) == 1,
             "`kvcached limit 512MiB`: exit %d: %s" % (done.returncode, said))

@@ -16,12 +16,7 @@ class ClocksTest : public PoolFolder {
     EXPECT_TRUE(ledger && ledger->join({tenant, {}, "test"}, complaint_)) << complaint_;
     return ledger;
   }
-  static void use(Ledger& member, std::uint64_t used) {
-    Figures figures;
-    figures.used = figures.demand = Pages(used);
-    figures.stripe = Pages(1);
-    member.publish(figures);
-  }
+  static void use(Ledger& member, std::uint64_t used) { member.publish(figures(used, 1)); }
   ManualClock other_;
 };
 

@@ -14,12 +14,16 @@ namespace {
 
 class ContestTest : public PoolFolder {
  protected:
-  // A member that can give back, in stripes of 5 pages, of which `used` hold live blocks.
   static void use(Ledger& member, std::uint64_t used, std::uint64_t stripe = 5) {
-    Figures figures;
-    figures.used = figures.demand = Pages(used);
-    figures.stripe = Pages(stripe);
-    member.publish(figures);
+    member.publish(figures(used, stripe));
+  }
+  // It says besides how much it will use, be it more or less.
+  static void use_and_need(Ledger& member, std::uint64_t used, std::uint64_t fragmented,
+                           std::uint64_t demand) {
+    Figures told = figures(used, 5);
+    told.fragmented = Pages(fragmented);
+    told.demand = Pages(demand);
+    member.publish(told);
   }
 };
 
@@ -60,11 +64,7 @@ TEST_F(ContestTest, AnnouncedDemandKeepsIdlePages) {
   }
   EXPECT_FALSE(c->charge(Pages(20), Pages(20)));
   EXPECT_EQ(a->duty().reclaim, Pages(20)) << "all else is equal";
-  Figures figures;
-  figures.used = Pages(10);
-  figures.stripe = Pages(5);
-  figures.demand = Pages(50);
-  a->publish(figures);
+  use_and_need(*a, 10, 0, 50);
   EXPECT_FALSE(c->charge(Pages(20), Pages(20)));
   EXPECT_EQ(a->duty().reclaim, Pages());
   EXPECT_EQ(b->duty().reclaim, Pages(20));
@@ -258,18 +258,12 @@ TEST_F(ContestTest, WhatAnEngineHasNoUseForIsAskedFor) {
   ASSERT_TRUE(a->charge(Pages(50)));
   ASSERT_TRUE(b->charge(Pages(48)));
   use(*b, 48);
-  Figures figures;
-  figures.used = Pages(15);
-  figures.fragmented = Pages(35);
-  figures.demand = Pages(30);
-  figures.stripe = Pages(5);
-  a->publish(figures);
+  use_and_need(*a, 15, 35, 30);
   EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
   EXPECT_LE(a->duty().reuse, Pages(40));
   EXPECT_GE(a->duty().reuse, Pages(35));
   a->uncharge(Pages(10));
-  figures.fragmented -= Pages(10);
-  a->publish(figures);
+  use_and_need(*a, 15, 25, 30);
   EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
   use(*b, 58);
   EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
@@ -282,11 +276,7 @@ TEST_F(ContestTest, NobodyIsAskedForWhatWouldNotHelp) {
   ASSERT_TRUE(a->charge(Pages(50)));
   ASSERT_TRUE(b->charge(Pages(10)));
   use(*b, 10);
-  Figures figures;
-  figures.used = Pages(50);
-  figures.demand = Pages(20);
-  figures.stripe = Pages(5);
-  a->publish(figures);
+  use_and_need(*a, 50, 0, 20);
   EXPECT_FALSE(b->charge(Pages(80), Pages(80))) << "30 and what is free are not enough";
   EXPECT_GE(a->duty().reuse, Pages(49)) << "its share";
   EXPECT_FALSE(b->charge(Pages(60), Pages(60)));

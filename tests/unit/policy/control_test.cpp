@@ -16,13 +16,10 @@ using testing::IsEmpty;
 
 class ControlTest : public PoolFolder {
  protected:
-  // A member that can give back, in stripes of 5 pages, of which `used` hold live blocks.
   static void use(Ledger& member, std::uint64_t used, std::uint64_t least = 0) {
-    Figures figures;
-    figures.used = figures.demand = Pages(used);
-    figures.stripe = Pages(5);
-    figures.least = Pages(least);
-    member.publish(figures);
+    Figures told = figures(used, 5);
+    told.least = Pages(least);
+    member.publish(told);
   }
   static Size pages(std::uint64_t count) { return {bytes_of(Pages(count)), 0, false}; }
   std::string change(std::string_view tenant, const LimitChange& what) {

@@ -13,12 +13,7 @@ using std::chrono::seconds;
 
 class CountersTest : public PoolFolder {
  protected:
-  static void use(Ledger& member, std::uint64_t used) {
-    Figures figures;
-    figures.used = figures.demand = Pages(used);
-    figures.stripe = Pages(1);
-    member.publish(figures);
-  }
+  static void use(Ledger& member, std::uint64_t used) { member.publish(figures(used, 1)); }
   TenantCounters of(std::string_view tenant) {
     const auto books = open()->snapshot();
     for (const TenantState& one : books.tenants) {

@@ -57,6 +57,15 @@ class PoolFolder : public testing::Test {
     return ledger;
   }
 
+  // What a member says that can give back, in stripes of so many pages, of whose pages `used` hold
+  // live blocks, and that needs no more.
+  static Figures figures(std::uint64_t used, std::uint64_t stripe) {
+    Figures figures;
+    figures.used = figures.demand = Pages(used);
+    figures.stripe = Pages(stripe);
+    return figures;
+  }
+
   std::string root_;
   std::string path_;  // the pool's directory: root_, unless a test chose another
   GpuUuid gpu_{};

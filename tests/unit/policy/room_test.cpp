@@ -31,12 +31,10 @@ class RoomTest : public PoolFolder {
   }
   static void tell(Ledger& member, std::uint64_t plain, std::uint64_t peak,
                    std::uint64_t used = 0) {
-    Figures figures;
-    figures.plain = bytes_of(Pages(plain));
-    figures.plain_peak = bytes_of(Pages(peak));
-    figures.used = figures.demand = Pages(used);
-    figures.stripe = Pages(1);
-    member.publish(figures);
+    Figures told = figures(used, 1);
+    told.plain = bytes_of(Pages(plain));
+    told.plain_peak = bytes_of(Pages(peak));
+    member.publish(told);
   }
   // What the driver says while so many pages are plain, seen `looks` times.
   static void look(Ledger& member, std::uint64_t plain, int looks = 2) {
