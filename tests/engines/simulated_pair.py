@@ -2,7 +2,7 @@
 engines of a pool. `simulated_pair.py greedy FILE` is full of requests until FILE is there;
 `simulated_pair.py resting FILE` sleeps behind a full prefix cache until FILE is there;
 `simulated_pair.py light FILE` has one request at a time behind it until then;
-`simulated_pair.py guest` has a burst of its own. Prints one line of JSON."""
+`simulated_pair.py guest [N]` has a burst of its own, N times as large. Prints one line of JSON."""
 import json
 import os
 import sys
@@ -83,11 +83,11 @@ def resting(stop):
     return {"kept": kept, "left": left, "wakes": wakes}
 
 
-def guest():
+def guest(bursts="1"):
     engine = simulated_engine.worlds.Engine(
         simulated_engine.Library(), blocks=simulated_engine.BLOCKS, caching=False,
         max_num_seqs=64, budget=2048)
-    for i in range(40):
+    for i in range(40 * int(bursts)):
         engine.add("b%d" % i, range(i, i + 200), 60)
     peak = steps = 0
     while engine.busy():

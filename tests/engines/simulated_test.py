@@ -66,14 +66,14 @@ class Simulated(unittest.TestCase):
             [sys.executable, "-B", str(HERE / "simulated_pair.py"), role, *arguments],
             env=environment(folder, **settings), stdout=subprocess.PIPE, text=True)
 
-    def beside_a_guest(self, role, **settings):
+    def beside_a_guest(self, role, bursts=1, **settings):
         """What an engine that has filled the pool, and a newcomer beside it, say of themselves."""
         with tempfile.TemporaryDirectory() as folder:
             stop = os.path.join(folder, "stop")
             host = self.pair(folder, role, stop, KVCACHED_NAME=role, KVCACHED_POOL="140MiB",
                              **settings)
             self.assertEqual(host.stdout.readline(), "full\n")
-            guest = self.pair(folder, "guest", KVCACHED_NAME="guest")
+            guest = self.pair(folder, "guest", str(bursts), KVCACHED_NAME="guest")
             of_guest, _ = guest.communicate(timeout=120)
             pathlib.Path(stop).touch()
             of_host, _ = host.communicate(timeout=120)
@@ -97,8 +97,8 @@ class Simulated(unittest.TestCase):
         self.assertLess(resting["left"], resting["kept"] - 20 * MIB)
 
     def test_a_busy_engine_lends_what_it_has_no_use_for_though_it_is_within_its_share(self):
-        light, guest = self.beside_a_guest("light", KVCACHED_PREFIX_CACHE="100%")
-        self.assertEqual(guest["finished"], 40)
+        light, guest = self.beside_a_guest("light", 5, KVCACHED_PREFIX_CACHE="100%")
+        self.assertEqual(guest["finished"], 200)
         self.assertEqual(light["wrong"], 0)
         self.assertGreater(light["kept"], 100 * MIB)
         # Half of the pool is each one's share.
