@@ -97,8 +97,8 @@ class Simulated(unittest.TestCase):
         self.assertLess(resting["left"], resting["kept"] - 20 * MIB)
 
     def test_a_busy_engine_lends_what_it_has_no_use_for_though_it_is_within_its_share(self):
-        light, guest = self.beside_a_guest("light", 5, KVCACHED_PREFIX_CACHE="100%")
-        self.assertEqual(guest["finished"], 200)
+        light, guest = self.beside_a_guest("light", 15, KVCACHED_PREFIX_CACHE="100%")
+        self.assertEqual(guest["finished"], 600)
         self.assertEqual(light["wrong"], 0)
         self.assertGreater(light["kept"], 100 * MIB)
         # Half of the pool is each one's share.
