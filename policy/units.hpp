@@ -1,6 +1,7 @@
 // Strong types for the quantities that must not be mixed up: bytes, pages, blocks.
 #pragma once
 
+#include <cmath>
 #include <compare>
 #include <cstdint>
 #include <limits>
@@ -44,5 +45,14 @@ constexpr Pages pages_up(Bytes b) {
 }
 constexpr Pages pages_down(Bytes b) { return Pages(b.value / kPageSize.value); }
 constexpr Bytes bytes_of(Pages p) { return Bytes(p.value * kPageSize.value); }
+
+// The part of `whole` that falls to who has `own` of `all`, rounded up; never more than the whole.
+inline Pages part_of(Pages whole, Pages own, Pages all) noexcept {
+  if (own >= all) return whole;
+  // As doubles: a damaged file's amounts multiply beyond 64 bits.
+  const double product = static_cast<double>(whole.value) * static_cast<double>(own.value);
+  const double part = std::ceil(product / static_cast<double>(all.value));
+  return part < static_cast<double>(whole.value) ? Pages(static_cast<std::uint64_t>(part)) : whole;
+}
 
 }  // namespace kvcached

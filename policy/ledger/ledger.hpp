@@ -37,8 +37,9 @@ struct JoinRequest {
   std::optional<Bytes> gpu_free = {};
 };
 
+// Of one member: its part where several are of one tenant.
 struct Duty {
-  Pages reclaim;  // to be given back, by the tenant's members together, or to one of them
+  Pages reclaim;               // to be given back, to others or to one of its tenant's
   Pages reuse = Pages::max();  // not more may be in use without a new grant
   // An order to let go of all that is held idle, not obeyed yet; see trimmed().
   std::optional<std::uint32_t> trim = {};
@@ -71,8 +72,8 @@ class Ledger {
   // Never waits: what a lock keeps it from is done by the next call that has the lock, publish and
   // reap at the latest. A claim that is made after that stands.
   virtual void drop_claim() noexcept = 0;
-  // What the plan asks of the own tenant, and other processes of it of this one. Takes no lock on
-  // the file.
+  // What the plan asks of this process for the own tenant, and other processes of it of this one.
+  // Takes no lock on the file.
   virtual Duty duty() const noexcept = 0;
   // Rung when there is a new duty, or pages that a claim of this process may have. `rung` counts;
   // `wait` returns once it is no longer `seen`, is rung by wake(), or time is up.

@@ -106,9 +106,13 @@ Duty FileLedger::duty() const noexcept {
   const std::uint32_t order = own.trim.load(std::memory_order_acquire);
   if (order != trimmed_.load()) duty.trim = order;
   duty.reclaim = due_to_siblings();
-  if (!Planning::contested(*file_.mapped())) return duty;
-  duty.reclaim = std::max(duty.reclaim, std::min(Pages(own.reclaim.load()), most_));
-  duty.reuse = Pages(own.reuse.load());
+  const layout::File& file = *file_.mapped();
+  if (!Planning::contested(file)) return duty;
+  const Place place{slot_, tenant_};
+  const Instant now = clock_.now();
+  const Pages reclaim = std::min(Pages(own.reclaim.load()), most_);
+  duty.reclaim = std::max(duty.reclaim, ledger::part_of_reclaim(file, reclaim, place, most_, now));
+  duty.reuse = ledger::part_of_reuse(file, Pages(own.reuse.load()), place, most_, now);
   return duty;
 }
 

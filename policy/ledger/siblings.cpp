@@ -1,7 +1,6 @@
 #include "policy/ledger/siblings.hpp"
 
 #include <algorithm>
-#include <cmath>
 
 #include "policy/ledger/planning.hpp"
 
@@ -54,12 +53,11 @@ Lack lack_of_siblings(const layout::File& file, const Books& books, Place own,
   return lack;
 }
 
-Pages part_of(Pages whole, Pages part, Pages all) noexcept {
-  if (!all) return {};
-  // As doubles: a damaged file's amounts multiply beyond 64 bits.
-  const double product = static_cast<double>(whole.value) * static_cast<double>(part.value);
-  const double share = std::ceil(product / static_cast<double>(all.value));
-  return std::min(Pages(static_cast<std::uint64_t>(share)), whole);
+// What is idle goes first, from each alike by what it has. The rest their engines must let go.
+Pages part(Pages whole, Pages idle, Pages all_idle, std::uint64_t givers) noexcept {
+  const Pages from_idle = std::min(whole, all_idle);
+  return kvcached::part_of(from_idle, idle, all_idle) +
+         kvcached::part_of(whole - from_idle, Pages(1), Pages(givers));
 }
 
 }  // namespace
@@ -79,17 +77,49 @@ Pages due_to_siblings(const layout::File& file, const Books& books, Place own,
   if (!lack.pages) return {};
   const Pages idle = idle_of(file, own.slot, books.most);
   Pages all_idle = idle;
-  Pages givers(1);
+  std::uint64_t givers = 1;
   for_siblings(file, own, now, [&](std::uint32_t k, const layout::Slot& slot) {
     if (slot.stripe.load() == 0) return;
     // Who waits for as long as one of those gives to fewer of them.
     if (slot.claim.load() != 0 && slot.claim_since.load() <= lack.since) return;
     all_idle += idle_of(file, k, books.most);
-    givers += Pages(1);
+    ++givers;
   });
-  // What is idle goes first, from each alike by what it has. The rest their engines must let go.
-  const Pages from_idle = std::min(lack.pages, all_idle);
-  return part_of(from_idle, idle, all_idle) + part_of(lack.pages - from_idle, Pages(1), givers);
+  return part(lack.pages, idle, all_idle, givers);
+}
+
+Pages part_of_reclaim(const layout::File& file, Pages reclaim, Place own, Pages most,
+                      Instant now) noexcept {
+  const Pages idle = idle_of(file, own.slot, most);
+  Pages all_idle = idle;
+  std::uint64_t givers = 1;
+  for_siblings(file, own, now, [&](std::uint32_t k, const layout::Slot& slot) {
+    if (slot.stripe.load() == 0) return;
+    all_idle += idle_of(file, k, most);
+    ++givers;
+  });
+  return part(reclaim, idle, all_idle, givers);
+}
+
+Pages part_of_reuse(const layout::File& file, Pages reuse, Place own, Pages most,
+                    Instant now) noexcept {
+  Pages kept;   // by those that give nothing
+  Pages given;  // what the others use, with the wish that the plan knows of
+  const layout::Slot* first = nullptr;
+  const std::uint32_t end = slots_end(file);
+  for (std::uint32_t k = 0; k < end; ++k) {
+    const layout::Slot& slot = file.slots[k];
+    if (k != own.slot && tenant_of_living(file, k) != own.tenant) continue;
+    const bool silent = k != own.slot && Planning::silent(slot, now);
+    const bool gives = k == own.slot || (slot.stripe.load() != 0 && !silent);
+    (gives ? given : kept) += in_use(slot, most);
+    if (silent || slot.claim.load() == 0) continue;
+    if (first == nullptr || slot.claim_since.load() < first->claim_since.load()) first = &slot;
+  }
+  const layout::Slot& self = file.slots[own.slot];
+  const Pages want = first != nullptr ? std::min(Pages(first->claim.load()), most) : Pages();
+  const Pages used = in_use(self, most) + (first == &self ? want : Pages());
+  return kvcached::part_of(reuse.minus_clamped(kept), used, given + want);
 }
 
 }  // namespace kvcached::ledger

@@ -24,4 +24,13 @@ bool sibling_waits(const layout::File& file, Place own, Instant now) noexcept;
 Pages due_to_siblings(const layout::File& file, const Books& books, Place own,
                       Instant now) noexcept;
 
+// `own`'s part of what a plan asks of its tenant; `most` that any amount in the file can be. Of
+// what is to be given back, by what each of them holds idle.
+Pages part_of_reclaim(const layout::File& file, Pages reclaim, Place own, Pages most,
+                      Instant now) noexcept;
+// Of what may be in use, by what each uses, and waits for if it is the first to wait. What those
+// use that give nothing, or cannot be heard, comes first.
+Pages part_of_reuse(const layout::File& file, Pages reuse, Place own, Pages most,
+                    Instant now) noexcept;
+
 }  // namespace kvcached::ledger

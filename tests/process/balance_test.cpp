@@ -101,6 +101,26 @@ TEST_F(Balance, ABusyTenantIsCalledBack) {
   EXPECT_EQ(b.number("acquire 3000 20000"), 3'000U);
 }
 
+// Each of them uses less than the tenant's share, and both together more.
+TEST_F(Balance, ProcessesOfABusyTenantMakeWayTogether) {
+  const Tenant first("a", environment());
+  const Tenant second("a", environment());
+  EXPECT_GE(first.number("acquire 4000 20000"), 4'000U);
+  EXPECT_GE(second.number("acquire 2200 20000"), 2'200U);
+  const Tenant b("b", environment());
+  b.say("acquire 2500 20000");
+  EXPECT_TRUE(eventually([&] {
+    const std::uint64_t of_first = first.number("pressure");
+    const std::uint64_t of_second = second.number("pressure");
+    const std::uint64_t together = of_first + of_second;
+    return of_first > of_second && of_second >= 600 && together >= 2'200 && together <= 2'600;
+  })) << first.number("pressure")
+      << " and " << second.number("pressure");
+  EXPECT_EQ(second.ask("release"), "released");
+  EXPECT_EQ(first.ask("release"), "released");
+  EXPECT_EQ(b.hear(), "acquired 2500");
+}
+
 class Plain : public Balance, public testing::WithParamInterface<const char*> {};
 
 TEST_P(Plain, GetsWhatOthersHoldIdle) {

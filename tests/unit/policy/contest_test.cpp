@@ -155,6 +155,54 @@ TEST_F(ContestTest, SiblingsGiveTogetherWhatOneLacks) {
   EXPECT_EQ(c->duty().reclaim, Pages(4));
 }
 
+// What another tenant waits for, they give together: of what is idle, and of what is in use.
+TEST_F(ContestTest, ProcessesOfOneTenantShareWhatIsAskedOfIt) {
+  const auto a = member("same");
+  const auto b = member("same");
+  const auto other = member("other");
+  ASSERT_TRUE(a->charge(Pages(60)));
+  ASSERT_TRUE(b->charge(Pages(40)));
+  use(*a, 30);
+  use(*b, 30);
+  EXPECT_FALSE(other->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reclaim, Pages(15));
+  EXPECT_EQ(b->duty().reclaim, Pages(5));
+  EXPECT_EQ(a->duty().reuse, Pages(40)) << "both use as much";
+  EXPECT_EQ(b->duty().reuse, Pages(40));
+
+  use(*a, 60);
+  use(*b, 40);
+  EXPECT_FALSE(other->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reclaim, Pages());
+  EXPECT_EQ(a->duty().reuse, Pages(48));
+  EXPECT_EQ(b->duty().reuse, Pages(32));
+  clock_.advance(std::chrono::seconds(4));
+  use(*a, 60);
+  EXPECT_FALSE(other->charge(Pages(20), Pages(20)));
+  EXPECT_EQ(a->duty().reuse, Pages(40)) << "b has stopped, and gives nothing";
+}
+
+// Or its own request could not begin with what is there for it.
+TEST_F(ContestTest, AMemberMayUseWhatItWaitsFor) {
+  const auto a = member("same");
+  const auto b = member("same");
+  const auto other = member("other");
+  ASSERT_TRUE(a->charge(Pages(20)));
+  ASSERT_TRUE(b->charge(Pages(30)));
+  ASSERT_TRUE(other->charge(Pages(50)));
+  use(*a, 20);
+  use(*b, 30);
+  use(*other, 50);
+  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
+  clock_.advance(std::chrono::milliseconds(1));
+  EXPECT_FALSE(a->charge(Pages(10), Pages(10)));
+  EXPECT_EQ(a->duty().reuse, Pages(17)) << "of 50; b has waited longer";
+  EXPECT_EQ(b->duty().reuse, Pages(34));
+  b->drop_claim();
+  EXPECT_EQ(a->duty().reuse, Pages(25));
+  EXPECT_EQ(b->duty().reuse, Pages(25));
+}
+
 TEST_F(ContestTest, SiblingsAreToldAgainWhileOneWaits) {
   const auto a = member("same");
   const auto b = member("same");
