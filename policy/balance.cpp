@@ -126,42 +126,65 @@ void set_reuse(Tenant& t, bool contested) {
 
 constexpr std::size_t kMostAsked = 16;  // at a time, as each takes a look at all tenants
 
-// What can be had from its engine by asking: blocks that it has no use for.
+// What can be had from its engine by asking: blocks that it has no use for. It has, while it waits
+// for more than those.
 Pages to_be_asked_for(const Tenant& t) {
-  if (is_firm(t) || claim(t)) return {};
+  if (is_firm(t) || (t.want && !serves_itself(t))) return {};
   const Pages most = std::min(std::min(t.loose, t.used), t.used.minus_clamped(t.min));
   return whole(most.minus_clamped(t.used.minus_clamped(t.plan.reuse)), t.stripe);
+}
+
+Pages above_targets(std::span<const Tenant> tenants) {
+  Pages sum;
+  for (const Tenant& t : tenants) {
+    if (above_target(t)) sum += t.used - t.plan.target;
+  }
+  return sum;
+}
+
+// Of the claims that lack something and that `is` takes, the first in line.
+template <class F>
+const Tenant* first_lacking(std::span<const Tenant> tenants, F is) {
+  const Tenant* first = nullptr;
+  for (const Tenant& t : tenants) {
+    if (t.plan.lacks && is(t) && (first == nullptr || goes_before(t, *first))) first = &t;
+  }
+  return first;
 }
 
 // Nobody can take what an engine has without a use for it, but it comes back when the engine is
 // asked. It may be within the engine's share: else that would keep it until the claims of others
 // are aged. For the first claim that this helps, after what those have to give who are above their
 // targets: one within its own share, or one that is met by it. Any other would cost engines their
-// cached prefixes for nothing. Who has the most is asked first.
+// cached prefixes for nothing. Who has the most is asked first; for the aged claim everybody is,
+// for all of it, as who was asked till then did not give.
 void ask_for_loose(std::span<Tenant> tenants) {
   Pages there;
-  Pages above;
-  for (const Tenant& t : tenants) {
-    there += to_be_asked_for(t);
-    if (above_target(t)) above += t.used - t.plan.target;
-  }
-  const Tenant* first = nullptr;
-  for (const Tenant& t : tenants) {
-    const Pages lacks = t.plan.lacks.minus_clamped(above);
-    const bool due = t.plan.aged || need(t) <= t.plan.target;
-    if (!lacks || (lacks > there && !due)) continue;
-    if (first == nullptr || goes_before(t, *first)) first = &t;
-  }
+  for (const Tenant& t : tenants) there += to_be_asked_for(t);
+  const Pages above = above_targets(tenants);
+  const auto lacks = [&](const Tenant& t) {
+    return t.plan.aged ? t.plan.lacks : t.plan.lacks.minus_clamped(above);
+  };
+  const Tenant* const first = first_lacking(tenants, [&](const Tenant& t) {
+    return lacks(t) && (lacks(t) <= there || t.plan.aged || need(t) <= t.plan.target);
+  });
   if (first == nullptr) return;
+  const auto ask = [](Tenant& t, Pages lacking) {
+    const Pages pages = std::min(to_be_asked_for(t), whole_up(lacking, t.stripe));
+    if (pages) t.plan.reuse = std::min(t.plan.reuse, t.used) - pages;
+    return pages;
+  };
+  Pages lacking = lacks(*first);
+  if (first->plan.aged) {
+    for (Tenant& t : tenants) ask(t, lacking);
+    return;
+  }
   const auto has_less = [](const Tenant& a, const Tenant& b) {
     return std::pair(to_be_asked_for(a), b.id) < std::pair(to_be_asked_for(b), a.id);
   };
-  Pages lacking = first->plan.lacks.minus_clamped(above);
   for (std::size_t asked = 0; lacking && asked < kMostAsked; ++asked) {
-    Tenant& most = *std::max_element(tenants.begin(), tenants.end(), has_less);
-    const Pages pages = std::min(to_be_asked_for(most), whole_up(lacking, most.stripe));
+    const Pages pages = ask(*std::max_element(tenants.begin(), tenants.end(), has_less), lacking);
     if (!pages) break;
-    most.plan.reuse = std::min(most.plan.reuse, most.used) - pages;
     lacking = lacking.minus_clamped(pages);
   }
 }
@@ -198,11 +221,13 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   // Of the last pages no young claim is granted from. In a full pool with nobody above its target
   // the claims would wait until they are aged: so those pages are no part of the shares, where that
   // finds somebody who has more than its own, and somebody whose turn it is.
-  const auto any = [&](auto is) { return std::any_of(tenants.begin(), tenants.end(), is); };
-  const auto claims = [](const Tenant& t) { return static_cast<bool>(claim(t)); };
-  if (unmet && !any(above_target)) {
+  if (unmet && !above_targets(tenants)) {
     unmet = settle(tight_mark(capacity), false);
-    if (!any(claims) || (unmet && !any(above_target))) unmet = settle(Pages(), false);
+    const Tenant* const first = first_lacking(tenants, [](const Tenant&) { return true; });
+    const bool helps = std::any_of(tenants.begin(), tenants.end(),
+                                   [](const Tenant& t) { return bool(claim(t)); }) &&
+                       (first == nullptr || first->plan.lacks <= above_targets(tenants));
+    if (!helps) unmet = settle(Pages(), false);
   }
   pool.unmet = unmet;
   for (Tenant& t : tenants) set_reuse(t, static_cast<bool>(unmet));

@@ -132,6 +132,12 @@ constexpr Pages idle(const Tenant& t) { return at_hand(t) - held(t); }
 constexpr Pages missing(const Tenant& t) {
   return t.stopped ? Pages() : whole_up(t.want - held(t), t.stripe);
 }
+// Its engine can begin what waits with blocks that it has and does not use. Such a wish is met from
+// what is free or idle, but nobody's engine is asked for it: two that work in turns would drop each
+// other's cached blocks for good.
+constexpr bool serves_itself(const Tenant& t) {
+  return missing(t) && missing(t) <= t.loose && !t.plan.aged;
+}
 // What is kept for it of its minimum. Its dead members' pages count as taken: they will be its
 // floor again when they are free.
 constexpr Pages floor(const Tenant& t) {

@@ -97,7 +97,8 @@ class Settlement {
       Tenant& claimer = tenants_[place];
       const Pages wanted = claim_beyond_floor(claimer);
       if (!claimer.plan.aged) left_ = left_.minus_clamped(std::exchange(kept, Pages()));
-      if (!wanted) continue;
+      // Nor does it take back at once what its engine was asked for.
+      if (!wanted || (unmet_ && serves_itself(claimer))) continue;
       if (wanted <= left_ || claimer.plan.aged) {
         claimer.plan.offer = std::min(wanted, left_);
         left_ -= claimer.plan.offer;
@@ -154,7 +155,8 @@ class Settlement {
       if (found || !whole_only) victim.reclaim += victim.tried;
       victim.tried = Pages();
     }
-    if (!found) claimer.plan.lacks = short_by - (whole_only ? Pages() : taken);
+    if (!found && !serves_itself(claimer))
+      claimer.plan.lacks = short_by - (whole_only ? Pages() : taken);
     unmet_ += claimer.plan.lacks;
     if (!found && whole_only) return;
     left_ -= set_aside;

@@ -66,7 +66,9 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
   Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
   Parts parts;
   parts.promised = std::min(room, floor(own));
-  room -= parts.promised;
+  // Who is asked for what it has in use could not use more.
+  const bool makes_way = pool.unmet && own.used > own.plan.reuse;
+  room = makes_way ? Pages() : room - parts.promised;
   if (purpose == Purpose::wish) parts.offered = std::min(room, own.plan.offer);
   room -= parts.offered;
 
@@ -74,8 +76,8 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
   for (const Tenant& t : tenants) offers += t.plan.offer;
   const Pages unoffered = left.minus_clamped(floor(own)).minus_clamped(offers);
   const Pages before = own.charged + parts.promised + parts.offered;
-  // While something claimed cannot be found, what is given back is not taken again by who has more
-  // than its share: it could not even use it.
+  // While something claimed cannot be found, what is free is for that, and not for who has its
+  // share already: or what some give back, others would take.
   const bool free_to_all = pool.level < Level::tight && !pool.unmet;
   Pages most = free_to_all ? pool.open : std::min(pool.open, own.plan.target.minus_clamped(before));
   if (purpose == Purpose::running) {

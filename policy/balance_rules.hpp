@@ -16,11 +16,13 @@ Pages floors(std::span<const Tenant> tenants) noexcept;
 // What a claim needs of the pages that are not promised to anyone: its floor is there already.
 constexpr Pages claim_beyond_floor(const Tenant& t) { return claim(t).minus_clamped(floor(t)); }
 
-// The order of wishes: the aged one, those whose turn it is, the others; each by time of waiting.
+// The order of wishes: the aged one, those whose turn it is, the others; each by time of waiting,
+// and last those that their engines can do without.
 constexpr bool goes_before(const Tenant& a, const Tenant& b) {
   const auto rank = [](const Tenant& t) {
     const bool waits = t.want && !t.stopped;
-    return std::tuple(!t.plan.aged, !(waits && t.plan.entitled), !waits, t.plan.queued, t.id);
+    return std::tuple(!t.plan.aged, !(waits && t.plan.entitled), !waits, serves_itself(t),
+                      t.plan.queued, t.id);
   };
   return rank(a) < rank(b);
 }

@@ -79,7 +79,10 @@ void Planning::plan(const layout::File& file, const Books& books, Instant now) n
 }
 
 void Planning::add_members(const layout::File& file, Pages most, Instant now) noexcept {
-  for (balance::Tenant& record : tenants()) record.stripe = Pages();
+  for (balance::Tenant& record : tenants()) {
+    record.stripe = Pages();
+    record.elastic = false;
+  }
   const std::uint32_t end = slots_end(file);
   for (std::uint32_t k = 0; k < end; ++k) {
     const layout::Slot& slot = file.slots[k];
@@ -92,6 +95,7 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
     const bool silent = Planning::silent(slot, now);
     // What a member cannot or does not give back is in use.
     const bool gives = stripe && !silent;
+    record->elastic = record->elastic || gives;
     const Pages told = pages(slot.used, charged) + pages(slot.fragmented, charged);
     const Pages used = gives ? std::min(told, charged) : charged;
     const Pages demand = pages(slot.demand, most);
@@ -109,7 +113,6 @@ void Planning::add_members(const layout::File& file, Pages most, Instant now) no
     record->since = since;
   }
   for (balance::Tenant& record : tenants()) {
-    record.elastic = static_cast<bool>(record.stripe);
     record.stripe = std::max(record.stripe, Pages(1));
     record.demand = std::min(record.demand, most);
   }

@@ -45,8 +45,9 @@ struct Figures {
   Pages warm;        // backed, without a live block
   Pages want;        // asked for and not granted yet
   Bytes reserved;    // sizes of the elastic allocations the engine made
-  // What it uses, and has announced that it will. Of what is used and fragmented beyond that its
-  // engine has no use now: it can be asked for it.
+  // What it uses, and will use soon: as it has announced, or free blocks that its engine keeps for
+  // its next steps. Of what is used and fragmented beyond that its engine has no use now: it can be
+  // asked for it.
   Pages demand;
   Pages stripe;  // what it gives or takes at least; none: it cannot give anything back
   std::uint64_t short_grants = 0;

@@ -1,7 +1,7 @@
 """Run under the preloaded library and the simulated driver by `simulated_test.py`: one of two
 engines of a pool. `simulated_pair.py greedy FILE` is full of requests until FILE is there;
 `simulated_pair.py resting FILE` sleeps behind a full prefix cache until FILE is there;
-`simulated_pair.py light FILE` has one request at a time behind it until then;
+`simulated_pair.py light FILE [N]` has one request at a time behind it until then, with N prompt tokens;
 `simulated_pair.py guest [N]` has a burst of its own, N times as large. Prints one line of JSON."""
 import json
 import os
@@ -53,21 +53,22 @@ def filled():
     return engine
 
 
-def light(stop):
+def light(stop, prompt="40"):
     """It is never idle, and has a use for very little."""
     engine = filled()
-    kept, number = simulated_engine.charged(), 0
+    before, number = simulated_engine.shown(), 0
     print("full", flush=True)
     while not os.path.exists(stop):
         if not engine.busy():
             number += 1
-            engine.add("l%d" % number, range(-number * 100, 40 - number * 100), 60)
+            engine.add("l%d" % number, range(-number * 1000, int(prompt) - number * 1000), 60)
         engine.step()
         time.sleep(STEP)
-    left = simulated_engine.charged()
+    after = simulated_engine.shown()
     engine.run()
     engine.check()
-    return {"kept": kept, "left": left, "requests": number,
+    return {"kept": before["charged_bytes"], "left": after["charged_bytes"], "requests": number,
+            "grows": after["grows"] - before["grows"],
             "wrong": sum(len(engine.outputs["l%d" % i]) != 60 for i in range(1, number + 1))}
 
 

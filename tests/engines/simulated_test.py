@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -104,6 +105,22 @@ class Simulated(unittest.TestCase):
         # Half of the pool is each one's share.
         self.assertGreater(guest["peak"], 100 * MIB)
         self.assertLess(light["left"], 40 * MIB)
+
+    # Each would have new blocks for what the other caches, again and again.
+    def test_engines_that_have_no_use_for_much_leave_each_other_alone(self):
+        with tempfile.TemporaryDirectory() as folder:
+            stop = os.path.join(folder, "stop")
+            engines = [self.pair(folder, "light", stop, "200", KVCACHED_NAME=name,
+                                 KVCACHED_POOL="140MiB", KVCACHED_PREFIX_CACHE="100%")
+                       for name in ("one", "other")]
+            for engine in engines:
+                self.assertEqual(engine.stdout.readline(), "full\n")
+            time.sleep(6)
+            pathlib.Path(stop).touch()
+            found = [json.loads(engine.communicate(timeout=120)[0]) for engine in engines]
+        for engine in found:
+            self.assertEqual(engine["wrong"], 0)
+            self.assertLess(engine["grows"], 8, found)
 
     def test_while_another_is_guaranteed_most_front_ends_accept_shorter_requests(self):
         def start(**settings):

@@ -265,7 +265,7 @@ void step(PoolModel& m, std::uint8_t what, std::uint8_t who, std::uint8_t much) 
         m.release(i);
       } else {
         t.demand = pages;
-        t.loose = pages.minus_clamped(Pages(much));
+        t.loose = t.used.minus_clamped(pages);
       }
   }
 }

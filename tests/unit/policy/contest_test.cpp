@@ -299,38 +299,6 @@ TEST_F(ContestTest, AFullPoolMakesWayAndTakesNothingBack) {
   EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
 }
 
-// Though it has no more than its share, and nobody but its engine can give it.
-TEST_F(ContestTest, WhatAnEngineHasNoUseForIsAskedFor) {
-  const auto a = member("a");
-  const auto b = member("b");
-  ASSERT_TRUE(a->charge(Pages(50)));
-  ASSERT_TRUE(b->charge(Pages(48)));
-  use(*b, 48);
-  use_and_need(*a, 15, 35, 30);
-  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
-  EXPECT_LE(a->duty().reuse, Pages(40));
-  EXPECT_GE(a->duty().reuse, Pages(35));
-  a->uncharge(Pages(10));
-  use_and_need(*a, 15, 25, 30);
-  EXPECT_TRUE(b->charge(Pages(10), Pages(10)));
-  use(*b, 58);
-  EXPECT_FALSE(b->charge(Pages(10), Pages(10)));
-  EXPECT_EQ(a->duty().reuse, Pages(30)) << "it will use the rest";
-}
-
-TEST_F(ContestTest, NobodyIsAskedForWhatWouldNotHelp) {
-  const auto a = member("a");
-  const auto b = member("b");
-  ASSERT_TRUE(a->charge(Pages(50)));
-  ASSERT_TRUE(b->charge(Pages(10)));
-  use(*b, 10);
-  use_and_need(*a, 50, 0, 20);
-  EXPECT_FALSE(b->charge(Pages(80), Pages(80))) << "30 and what is free are not enough";
-  EXPECT_GE(a->duty().reuse, Pages(49)) << "its share";
-  EXPECT_FALSE(b->charge(Pages(60), Pages(60)));
-  EXPECT_LE(a->duty().reuse, Pages(30));
-}
-
 TEST_F(ContestTest, AMemberThatCannotGiveBackIsLeftAlone) {
   const auto a = member("a");
   const auto b = member("b");
