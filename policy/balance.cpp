@@ -221,12 +221,11 @@ Pages plan(Pool& pool, std::span<Tenant> tenants, const Rules& rules, Instant no
   // Of the last pages no young claim is granted from. In a full pool with nobody above its target
   // the claims would wait until they are aged: so those pages are no part of the shares, where that
   // finds somebody who has more than its own, and somebody whose turn it is.
+  const auto claims = [](const Tenant& t) { return static_cast<bool>(claim(t)); };
   if (unmet && !above_targets(tenants)) {
     unmet = settle(tight_mark(capacity), false);
-    const Tenant* const first = first_lacking(tenants, [](const Tenant&) { return true; });
-    const bool helps = std::any_of(tenants.begin(), tenants.end(),
-                                   [](const Tenant& t) { return bool(claim(t)); }) &&
-                       (first == nullptr || first->plan.lacks <= above_targets(tenants));
+    const bool helps =
+        std::any_of(tenants.begin(), tenants.end(), claims) && (!unmet || above_targets(tenants));
     if (!helps) unmet = settle(Pages(), false);
   }
   pool.unmet = unmet;

@@ -66,9 +66,9 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
   Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
   Parts parts;
   parts.promised = std::min(room, floor(own));
-  // Who is asked for what it has in use could not use more.
-  const bool makes_way = pool.unmet && own.used > own.plan.reuse;
-  room = makes_way ? Pages() : room - parts.promised;
+  // Who is asked for what it does not use takes of that.
+  const bool has_its_own = own.used > own.plan.reuse && own.loose >= wanted;
+  room = pool.unmet && has_its_own ? Pages() : room - parts.promised;
   if (purpose == Purpose::wish) parts.offered = std::min(room, own.plan.offer);
   room -= parts.offered;
 

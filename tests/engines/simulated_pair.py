@@ -56,7 +56,7 @@ def filled():
 def light(stop, prompt="40"):
     """It is never idle, and has a use for very little."""
     engine = filled()
-    before, number = simulated_engine.shown(), 0
+    kept, number = simulated_engine.charged(), 0
     print("full", flush=True)
     while not os.path.exists(stop):
         if not engine.busy():
@@ -64,11 +64,10 @@ def light(stop, prompt="40"):
             engine.add("l%d" % number, range(-number * 1000, int(prompt) - number * 1000), 60)
         engine.step()
         time.sleep(STEP)
-    after = simulated_engine.shown()
+    left = simulated_engine.charged()
     engine.run()
     engine.check()
-    return {"kept": before["charged_bytes"], "left": after["charged_bytes"], "requests": number,
-            "grows": after["grows"] - before["grows"],
+    return {"kept": kept, "left": left, "requests": number,
             "wrong": sum(len(engine.outputs["l%d" % i]) != 60 for i in range(1, number + 1))}
 
 
