@@ -68,7 +68,8 @@ void choose_aged(std::span<Tenant> tenants, const Rules& rules, Instant now, Pag
 
 // What it needs now: in use and wished for, in whole stripes as far as it is not there.
 Pages need(const Tenant& t) {
-  return std::min(t.max, in_use(t) + (t.stopped ? Pages() : held(t) + missing(t)));
+  const Pages wished = t.stopped ? Pages() : held(t) + (serves_itself(t) ? Pages() : missing(t));
+  return std::min(t.max, in_use(t) + wished);
 }
 
 // Others are entitled to what it has in use.

@@ -66,9 +66,7 @@ Parts parts_of(const Pool& pool, std::span<const Tenant> tenants, std::size_t te
   Pages room = std::min({wanted, own.max.minus_clamped(own.charged), left});
   Parts parts;
   parts.promised = std::min(room, floor(own));
-  // Who is asked for what it does not use takes of that.
-  const bool has_its_own = own.used > own.plan.reuse && own.loose >= wanted;
-  room = pool.unmet && has_its_own ? Pages() : room - parts.promised;
+  room -= parts.promised;
   if (purpose == Purpose::wish) parts.offered = std::min(room, own.plan.offer);
   room -= parts.offered;
 

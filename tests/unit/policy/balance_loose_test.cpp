@@ -72,6 +72,18 @@ TEST_F(LooseTest, IsNotReplacedByWhatOthersGive) {
   EXPECT_EQ(rig_.grantable(0, 10), Pages(10)) << "nobody else waits";
 }
 
+// Else the two would come to rest at half of the pool each, whatever one of them has no use for.
+TEST_F(LooseTest, WhoHasEnoughOfItClaimsNoShareForItsWish) {
+  add(480, 200);
+  add(515, 0);
+  rig_.wish(0, 30);
+  rig_.wish(1, 40);
+  rig_.plan();
+  EXPECT_EQ(rig_.target(0), Pages(480));
+  EXPECT_TRUE(rig_[1].plan.entitled);
+  EXPECT_GE(asked(0), 35U);
+}
+
 // Who is above its target is asked first, but may have a use for all it has.
 TEST_F(LooseTest, IsAskedForAtLastThoughOthersAreAboveTheirTarget) {
   add(700, 0);
