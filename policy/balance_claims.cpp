@@ -97,7 +97,7 @@ class Settlement {
       Tenant& claimer = tenants_[place];
       const Pages wanted = claim_beyond_floor(claimer);
       if (!claimer.plan.aged) left_ = left_.minus_clamped(std::exchange(kept, Pages()));
-      // Nor does it take back at once what its engine was asked for.
+      // What engines are asked for on behalf of a claim is not taken back for such a wish.
       if (!wanted || (unmet_ && serves_itself(claimer))) continue;
       if (wanted <= left_ || claimer.plan.aged) {
         claimer.plan.offer = std::min(wanted, left_);

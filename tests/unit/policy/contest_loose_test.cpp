@@ -11,13 +11,6 @@ namespace {
 class ContestLooseTest : public PoolFolder {
  protected:
   static void use(Ledger& member, std::uint64_t used) { member.publish(figures(used, 5)); }
-  static void use_and_need(Ledger& member, std::uint64_t used, std::uint64_t fragmented,
-                           std::uint64_t demand) {
-    Figures told = figures(used, 5);
-    told.fragmented = Pages(fragmented);
-    told.demand = Pages(demand);
-    member.publish(told);
-  }
 };
 
 // Though it has no more than its share, and nobody but its engine can give it.

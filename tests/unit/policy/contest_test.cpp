@@ -17,14 +17,6 @@ class ContestTest : public PoolFolder {
   static void use(Ledger& member, std::uint64_t used, std::uint64_t stripe = 5) {
     member.publish(figures(used, stripe));
   }
-  // It says besides how much it will use, be it more or less.
-  static void use_and_need(Ledger& member, std::uint64_t used, std::uint64_t fragmented,
-                           std::uint64_t demand) {
-    Figures told = figures(used, 5);
-    told.fragmented = Pages(fragmented);
-    told.demand = Pages(demand);
-    member.publish(told);
-  }
 };
 
 TEST_F(ContestTest, AClaimCallsUponIdlePeers) {

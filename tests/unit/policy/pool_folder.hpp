@@ -65,6 +65,14 @@ class PoolFolder : public testing::Test {
     figures.stripe = Pages(stripe);
     return figures;
   }
+  // In stripes of five. It says besides how much it will use, be it more or less.
+  static void use_and_need(Ledger& member, std::uint64_t used, std::uint64_t fragmented,
+                           std::uint64_t demand) {
+    Figures told = figures(used, 5);
+    told.fragmented = Pages(fragmented);
+    told.demand = Pages(demand);
+    member.publish(told);
+  }
 
   std::string root_;
   std::string path_;  // the pool's directory: root_, unless a test chose another
