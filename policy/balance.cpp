@@ -143,16 +143,6 @@ Pages above_targets(std::span<const Tenant> tenants) {
   return sum;
 }
 
-// Of the claims that lack something and that `is` takes, the first in line.
-template <class F>
-const Tenant* first_lacking(std::span<const Tenant> tenants, F is) {
-  const Tenant* first = nullptr;
-  for (const Tenant& t : tenants) {
-    if (t.plan.lacks && is(t) && (first == nullptr || goes_before(t, *first))) first = &t;
-  }
-  return first;
-}
-
 // Nobody can take what an engine has without a use for it, but it comes back when the engine is
 // asked. It may be within the engine's share: else that would keep it until the claims of others
 // are aged. For the first claim that this helps, after what those have to give who are above their
@@ -166,9 +156,12 @@ void ask_for_loose(std::span<Tenant> tenants) {
   const auto lacks = [&](const Tenant& t) {
     return t.plan.aged ? t.plan.lacks : t.plan.lacks.minus_clamped(above);
   };
-  const Tenant* const first = first_lacking(tenants, [&](const Tenant& t) {
-    return lacks(t) && (lacks(t) <= there || t.plan.aged || need(t) <= t.plan.target);
-  });
+  const Tenant* first = nullptr;
+  for (const Tenant& t : tenants) {
+    const bool due = t.plan.aged || need(t) <= t.plan.target;
+    if (!lacks(t) || (lacks(t) > there && !due)) continue;
+    if (first == nullptr || goes_before(t, *first)) first = &t;
+  }
   if (first == nullptr) return;
   const auto ask = [](Tenant& t, Pages lacking) {
     const Pages pages = std::min(to_be_asked_for(t), whole_up(lacking, t.stripe));

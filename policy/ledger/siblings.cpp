@@ -53,11 +53,21 @@ Lack lack_of_siblings(const layout::File& file, const Books& books, Place own,
   return lack;
 }
 
+// `own`'s part of `pages` that it gives together with those of its siblings that `gives` takes.
 // What is idle goes first, from each alike by what it has. The rest their engines must let go.
-Pages part(Pages whole, Pages idle, Pages all_idle, std::uint64_t givers) noexcept {
-  const Pages from_idle = std::min(whole, all_idle);
-  return kvcached::part_of(from_idle, idle, all_idle) +
-         kvcached::part_of(whole - from_idle, Pages(1), Pages(givers));
+template <class F>
+Pages part_to_give(const layout::File& file, Pages pages, Place own, Pages most, Instant now,
+                   F gives) noexcept {
+  const Pages idle = idle_of(file, own.slot, most);
+  Pages all_idle = idle;
+  Pages givers(1);
+  for_siblings(file, own, now, [&](std::uint32_t k, const layout::Slot& slot) {
+    if (slot.stripe.load() == 0 || !gives(slot)) return;
+    all_idle += idle_of(file, k, most);
+    givers += Pages(1);
+  });
+  const Pages from_idle = std::min(pages, all_idle);
+  return part_of(from_idle, idle, all_idle) + part_of(pages - from_idle, Pages(1), givers);
 }
 
 }  // namespace
@@ -75,30 +85,15 @@ Pages due_to_siblings(const layout::File& file, const Books& books, Place own,
   if (file.slots[own.slot].stripe.load() == 0) return {};  // it has nothing that it could give
   const Lack lack = lack_of_siblings(file, books, own, now);
   if (!lack.pages) return {};
-  const Pages idle = idle_of(file, own.slot, books.most);
-  Pages all_idle = idle;
-  std::uint64_t givers = 1;
-  for_siblings(file, own, now, [&](std::uint32_t k, const layout::Slot& slot) {
-    if (slot.stripe.load() == 0) return;
+  return part_to_give(file, lack.pages, own, books.most, now, [&](const layout::Slot& slot) {
     // Who waits for as long as one of those gives to fewer of them.
-    if (slot.claim.load() != 0 && slot.claim_since.load() <= lack.since) return;
-    all_idle += idle_of(file, k, books.most);
-    ++givers;
+    return slot.claim.load() == 0 || slot.claim_since.load() > lack.since;
   });
-  return part(lack.pages, idle, all_idle, givers);
 }
 
 Pages part_of_reclaim(const layout::File& file, Pages reclaim, Place own, Pages most,
                       Instant now) noexcept {
-  const Pages idle = idle_of(file, own.slot, most);
-  Pages all_idle = idle;
-  std::uint64_t givers = 1;
-  for_siblings(file, own, now, [&](std::uint32_t k, const layout::Slot& slot) {
-    if (slot.stripe.load() == 0) return;
-    all_idle += idle_of(file, k, most);
-    ++givers;
-  });
-  return part(reclaim, idle, all_idle, givers);
+  return part_to_give(file, reclaim, own, most, now, [](const layout::Slot&) { return true; });
 }
 
 Pages part_of_reuse(const layout::File& file, Pages reuse, Place own, Pages most,
@@ -119,7 +114,7 @@ Pages part_of_reuse(const layout::File& file, Pages reuse, Place own, Pages most
   const layout::Slot& self = file.slots[own.slot];
   const Pages want = first != nullptr ? std::min(Pages(first->claim.load()), most) : Pages();
   const Pages used = in_use(self, most) + (first == &self ? want : Pages());
-  return kvcached::part_of(reuse.minus_clamped(kept), used, given + want);
+  return part_of(reuse.minus_clamped(kept), used, given + want);
 }
 
 }  // namespace kvcached::ledger

@@ -7,8 +7,8 @@
 namespace kvcached::member {
 namespace {
 
-Pages used_or_awaited(const cache::Cache& cache) noexcept {
-  return cache.in_use_pages() + (cache.waits_for_pool() ? cache.stats().want : Pages());
+Pages awaited(const cache::Cache& cache) noexcept {
+  return cache.waits_for_pool() ? cache.stats().want : Pages();
 }
 
 // What the process's caches may have in use of `reuse`. The rest is in buffers that give nothing.
@@ -35,8 +35,9 @@ void obey(const ledger::Duty& duty, bool trimming, const cache::Registry& regist
   Pages for_siblings;
   Pages all;
   for_caches(registry, device, [&](const cache::Cache& cache) {
-    if (cache.waits_for_pool()) for_siblings += cache.stats().want;
-    all += used_or_awaited(cache);
+    const Pages want = awaited(cache);
+    for_siblings += want;
+    all += cache.in_use_pages() + want;
   });
   const Pages reuse =
       duty.reuse < Pages::max() ? left_for_caches(duty.reuse, registry, device) : duty.reuse;
@@ -44,8 +45,8 @@ void obey(const ledger::Duty& duty, bool trimming, const cache::Registry& regist
   for_caches(registry, device, [&](cache::Cache& cache) {
     // What is in use above the process's share goes when its holder can do without it, from each
     // by what it uses.
-    const Pages may_use = part_of(reuse, used_or_awaited(cache), all);
-    const Pages above = cache.in_use_pages().minus_clamped(may_use);
+    const Pages in_use = cache.in_use_pages();
+    const Pages above = in_use.minus_clamped(part_of(reuse, in_use + awaited(cache), all));
     const Pages wanted = std::max(left, above);
     const Pages given = cache.waits_for_pool() ? Pages() : for_siblings;
     const Pages found = cache.press(std::max(wanted, given), static_cast<bool>(above));
